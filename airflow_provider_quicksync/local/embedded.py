@@ -1,0 +1,222 @@
+"""A local QuickSync inside a Python process: its own thread and event loop, a free loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_quicksync.local.faults import Fault, FaultBook
+from airflow_provider_quicksync.local.journal import Entry, Journal
+from airflow_provider_quicksync.local.settings import DEFAULT_MIN_PART_BYTES, MIB, Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_quicksync.local.server import Server
+
+T = TypeVar("T")
+_THREAD_SECONDS = 30
+_FILES = """
+SELECT file_key, upload_id, session_id, creator_id, file_name, total_parts, size_bytes, stored,
+    (SELECT count(*) FROM parts WHERE parts.file_key = uploads.file_key) AS received_parts
+FROM uploads ORDER BY number
+"""
+
+
+class LocalQuickSync:
+    """A QuickSync on this machine; a context manager, to be used from any thread.
+
+    :param root: where bytes and state are kept; a temporary directory, removed at the end, without one.
+    :param settings: the fields of :class:`Settings`.
+    """
+
+    def __init__(self, root: str | Path | None = None, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.faults = FaultBook()
+        self.journal = Journal(self.settings.log_entries)
+        self._temporary: weakref.finalize[..., Any] | None = None
+        if root is None:
+            root = tempfile.mkdtemp(prefix="quicksync-local-")
+            self._temporary = weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+        self.root = Path(root)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        self._port = self.settings.port
+        self.token = self.settings.token or ""
+        self.session_id = self.settings.session_id or ""
+        self.creator_id = self.settings.creator_id or ""
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def __enter__(self) -> LocalQuickSync:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._temporary is not None:
+            self._temporary()
+
+    def start(self) -> LocalQuickSync:
+        """Start serving, on the port of the last time if there was one."""
+        if self._thread is not None:
+            raise RuntimeError("the local QuickSync is running already")
+        started: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name="quicksync-local", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._port = started.result(_THREAD_SECONDS)
+        except BaseException:
+            self._thread.join(_THREAD_SECONDS)
+            self._thread = None
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop serving; bytes and state stay in the root. Connections in use are cut."""
+        if self._thread is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_THREAD_SECONDS)
+        self._thread = None
+
+    def restart(self) -> LocalQuickSync:
+        """Stop and start again: same port, same root, same faults and log."""
+        self.stop()
+        return self.start()
+
+    def _run(self, started: Future[int]) -> None:
+        loop = self._loop = asyncio.new_event_loop()
+        try:
+            self._server = self._open_server()
+            port = loop.run_until_complete(self._server.start())
+        except BaseException as error:
+            started.set_exception(error)
+            loop.close()
+            return
+        started.set_result(port)
+        try:
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(self._server.stop())
+            loop.close()
+
+    def _open_server(self) -> Server:
+        from airflow_provider_quicksync.local.server import Server
+
+        settings = replace(self.settings, port=self._port)
+        server = Server(self.root, settings, self.faults, self.journal)
+        self.token = server.core.token
+        self.session_id = server.core.session.id
+        self.creator_id = server.core.session.creator_id
+        return server
+
+    def _on_loop(self, function: Callable[[Server], T]) -> T:
+        """Run *function* on the server's thread."""
+        if self._thread is None or self._loop is None or self._server is None:
+            raise RuntimeError("the local QuickSync is not running")
+
+        async def run(server: Server) -> T:
+            return function(server)
+
+        return asyncio.run_coroutine_threadsafe(run(self._server), self._loop).result(_THREAD_SECONDS)
+
+    # -- where it is ---------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://{self.settings.host}:{self._port}"
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API."""
+        return f"{self.origin}/v1"
+
+    @property
+    def port(self) -> int:
+        """The port, 0 before the first start if it is a free one."""
+        return self._port
+
+    @property
+    def api_key(self) -> str | None:
+        """The API key the server wants, if it wants one."""
+        return self.settings.api_key
+
+    def airflow_connection(self) -> dict[str, Any]:
+        """Return the connection to this server, as Airflow's JSON form has it."""
+        return connection(self.url, self.token, self.session_id, self.settings)
+
+    def connection_json(self) -> str:
+        """Return the value of ``AIRFLOW_CONN_QUICKSYNC_DEFAULT``."""
+        return json.dumps(self.airflow_connection())
+
+    # -- what goes wrong -----------------------------------------------------------------------
+
+    def fail(self, call: str, **fault: Any) -> Fault:
+        """Let the next request of *call* go wrong; the keywords are the fields of :class:`Fault`."""
+        made = Fault(call=call, **fault)
+        self.faults.add(made)
+        return made
+
+    def clear_faults(self) -> None:
+        """Switch all faults off."""
+        self.faults.clear()
+
+    def expire_session(self) -> None:
+        """Let the session end now; a restart opens it again."""
+        self._on_loop(lambda server: server.core.expire_session())
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings, now and for the next start."""
+        self.settings = self.settings.changed(**changes)
+        if self._thread is not None:
+            self._on_loop(lambda server: setattr(server.core, "settings", self.settings))
+
+    # -- what happened -------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> list[Entry]:
+        """The request log, oldest first."""
+        return self.journal.entries()
+
+    def counters(self) -> dict[str, dict[str, Any]]:
+        """Return requests, bytes, most requests in flight and statuses, by call."""
+        return self.journal.counters()
+
+    def reset_log(self) -> None:
+        """Forget the log and the counters."""
+        self.journal.reset()
+
+    def files(self) -> list[dict[str, Any]]:
+        """Return the uploads on disk, finished or not, with how many parts they have; also when stopped."""
+        database = sqlite3.connect(f"file:{self.root / 'state.sqlite'}?mode=ro", uri=True)
+        database.row_factory = sqlite3.Row
+        try:
+            rows = database.execute(_FILES).fetchall()
+        finally:
+            database.close()
+        return [{**dict(row), "stored": bool(row["stored"])} for row in rows]
+
+
+def connection(url: str, token: str, session_id: str, settings: Settings) -> dict[str, Any]:
+    """Return the Airflow connection to a server."""
+    extra: dict[str, Any] = {"session_id": session_id}
+    if settings.api_key is not None:
+        extra["api_key"] = settings.api_key
+    if settings.min_part_bytes < DEFAULT_MIN_PART_BYTES:
+        extra["min_part_size_mib"] = settings.min_part_bytes / MIB
+    return {"conn_type": "quicksync", "host": url, "password": token, "extra": extra}
