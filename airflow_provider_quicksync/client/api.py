@@ -1,0 +1,324 @@
+"""
+QuickSync's API: one method per endpoint, one retry policy, and per call what a retry may do.
+
+A read and a part can be sent again at any time. An initiate or a complete whose answer was lost may have
+taken effect: the service is asked before anything is repeated. A delete that finds nothing after such a
+loss has succeeded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import requests
+
+from .credentials import Credentials, SessionToken
+from .errors import ConflictError, DamagedError, NotFoundError, QuickSyncError, UsageError
+from .http import LISTING_BYTES, HttpOptions, Transport, check_text
+from .models import FileInfo, SessionInfo, Upload, UploadedPart
+from .names import QS_SHARE, NameCipher, name_cipher
+from .retry import RetryPolicy
+from .transfer.plan import ServiceLimits
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DEFAULT_BASE_URL = "https://api.quicksync.me/v1"
+CLEAN_UP = RetryPolicy(max_attempts=2, total_seconds=3.0)
+"""A clean-up runs while a task is being killed: there is little time."""
+
+
+class Body(Protocol):
+    """A request body of a known length that can be sent again."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class QuickSyncClient:
+    """
+    A session's bucket. Safe to use from several threads; close it, or use it as a context manager.
+
+    :param credentials: the session token, or another source of bearers.
+    :param base_url: the API's base URL, with its version.
+    :param api_key: sent as ``X-API-KEY`` where given.
+    :param session_id: the key of encrypted names; asked from the service where it is not given.
+    :param cipher: how names are written: ``qs-share``, ``none``, an object, or ``package.module:Class``.
+    :param http: timeouts, TLS and connections.
+    :param retry: when a call is tried again.
+    :param limits: the sizes the service takes.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str | None = None,
+        session_id: str | None = None,
+        cipher: str | NameCipher = QS_SHARE,
+        http: HttpOptions | None = None,
+        retry: RetryPolicy | None = None,
+        limits: ServiceLimits | None = None,
+    ) -> None:
+        if isinstance(credentials, str):
+            credentials = SessionToken(credentials)
+        self.retry = retry or RetryPolicy()
+        self.limits = limits or ServiceLimits()
+        self.known_session_id = session_id or None
+        self._cipher = name_cipher(cipher)
+        self._transport = Transport(base_url, credentials, api_key, http)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r}, session_id={self.known_session_id!r})"
+
+    def __enter__(self) -> QuickSyncClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    @property
+    def base_url(self) -> str:
+        """The API's base URL."""
+        return self._transport.base_url
+
+    # Files
+
+    def list_files(self) -> list[FileInfo]:
+        """Every file of the session, unfinished ones too (``GET /buckets``)."""
+        what = "list the files"
+        answer = self._retried(
+            lambda: self._transport.call("GET", "/buckets", what=what, max_bytes=LISTING_BYTES)
+        )
+        if not isinstance(answer, list):
+            raise DamagedError(f"{what}: the service answered {type(answer).__name__}, a list was expected")
+        return [self._named(FileInfo.from_json(item, where=what)) for item in answer]
+
+    def get_file(self, file_key: str) -> FileInfo:
+        """One file (``GET /buckets/file/{fileId}``). :raises NotFoundError: there is none with this key."""
+        what = f"look up file {file_key}"
+        path = f"/buckets/file/{_path(file_key)}"
+        answer = self._retried(lambda: self._transport.call("GET", path, what=what))
+        return self._named(FileInfo.from_json(answer, where=what))
+
+    def get_download_url(self, file_key: str) -> str:
+        """A temporary link to a completed file (``GET /buckets/download/{fileId}``). It is a secret."""
+        what = f"get the link of file {file_key}"
+        path = f"/buckets/download/{_path(file_key)}"
+        answer = self._retried(lambda: self._transport.call("GET", path, what=what))
+        url = answer.get("url") if isinstance(answer, dict) else None
+        if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+            raise DamagedError(f"{what}: the service answered without a link that can be opened")
+        return url
+
+    def delete_file(self, file_key: str) -> None:
+        """
+        Delete a file, or an unfinished upload (``DELETE /buckets/{fileId}``).
+
+        :raises NotFoundError: there is none with this key.
+        """
+        self._delete(file_key, self.retry)
+
+    def remove_unfinished(self, file_key: str) -> None:
+        """Delete an upload that was begun, in a hurry; fine when it is gone already."""
+        with suppress(NotFoundError):
+            self._delete(file_key, CLEAN_UP)
+
+    def open_link(
+        self, url: str, *, what: str, start: int = 0, end: int | None = None
+    ) -> AbstractContextManager[requests.Response]:
+        """Open a link of :meth:`get_download_url`, once; see :meth:`.http.Transport.open_link`."""
+        return self._transport.open_link(url, what=what, start=start, end=end)
+
+    # Uploads
+
+    def initiate_upload(
+        self, name: str, *, size_bytes: int, total_parts: int, stop: threading.Event | None = None
+    ) -> Upload:
+        """
+        Begin an upload (``POST /buckets``).
+
+        Where an answer was lost, the upload that was begun is looked for by its raw name and removed
+        before another one is begun.
+        """
+        what = f"initiate the upload of {name!r}"
+        raw_name = self.write_name(name)
+        body = {"totalParts": total_parts, "encryptedName": raw_name, "originalSizeInBytes": size_bytes}
+
+        def attempt() -> Upload:
+            answer = self._transport.call("POST", "/buckets", what=what, json_body=body)
+            return Upload.from_json(answer, where=what)
+
+        def before_retry(error: QuickSyncError) -> None:
+            if error.maybe_done:
+                self._remove_lost_upload(name, raw_name)
+
+        try:
+            return self.retry.run(attempt, stop=stop, before_retry=before_retry)
+        except QuickSyncError as error:
+            if error.maybe_done or isinstance(error, DamagedError):
+                self._remove_lost_upload(name, raw_name)
+            raise
+
+    def put_part(
+        self, upload: Upload, part_number: int, body: Body | bytes, *, stop: threading.Event | None = None
+    ) -> UploadedPart:
+        """Send one part (``PUT /buckets``); sending it again replaces it."""
+        what = f"upload part {part_number} of file {upload.file_key}"
+        headers = {
+            "partNumber": str(part_number),
+            "key": upload.file_key,
+            "uploadId": upload.upload_id,
+            "Content-Type": "application/octet-stream",
+        }
+        # A body of length 0 that isn't bytes would be sent chunked.
+        sent = body if len(body) else b""
+
+        def attempt() -> UploadedPart:
+            answer = self._transport.call("PUT", "/buckets", what=what, headers=headers, body=sent)
+            return UploadedPart.from_json(answer, part_number=part_number, where=what)
+
+        return self.retry.run(attempt, stop=stop)
+
+    def complete_upload(
+        self, upload: Upload, tags: Sequence[str], *, stop: threading.Event | None = None
+    ) -> None:
+        """
+        Finish an upload (``POST /buckets/complete``); ``tags`` in the order of the parts.
+
+        Where an answer was lost, the file's metadata decides. A repetition that finds no upload any more
+        (404, 409) while the file is there means that the first one took effect.
+        """
+        what = f"complete the upload of file {upload.file_key}"
+        body = {"tags": list(tags), "key": upload.file_key}
+        lost = False
+
+        def attempt() -> bool:
+            try:
+                answer = self._transport.call("POST", "/buckets/complete", what=what, json_body=body)
+            except (NotFoundError, ConflictError):
+                if lost and self._exists(upload.file_key):
+                    return True
+                raise
+            Upload.from_json(answer, where=what)
+            return True
+
+        def before_retry(error: QuickSyncError) -> bool | None:
+            nonlocal lost
+            lost = lost or error.maybe_done
+            return True if lost and self.get_file(upload.file_key).completed else None
+
+        try:
+            self.retry.run(attempt, stop=stop, before_retry=before_retry)
+        except QuickSyncError as error:
+            if not error.maybe_done or before_retry(error) is None:
+                raise
+
+    # Session and names
+
+    def current_session(self) -> SessionInfo:
+        """
+        The token's session and its rules (``GET /session/current``).
+
+        :raises NotFoundError: the service tells none.
+        """
+        what = "look up the session"
+        answer = self._retried(lambda: self._transport.call("GET", "/session/current", what=what))
+        session = SessionInfo.from_json(answer, where=what)
+        self.known_session_id = self.known_session_id or session.session_id
+        return session
+
+    def write_name(self, name: str) -> str:
+        """
+        The raw name to send for ``name``.
+
+        :raises UsageError: an empty name, one with control characters, or no session id to encrypt it with.
+        """
+        check_text("the file's name", name)
+        if self._cipher.needs_session and not self._session_id():
+            raise UsageError(
+                f"cannot encrypt the name {name!r}: the service tells no session id; set session_id on the"
+                " connection, or name_cipher to none"
+            )
+        return self._cipher.encrypt(name, self.known_session_id or "")
+
+    def _named(self, file: FileInfo) -> FileInfo:
+        """The file with its readable name, or as it is."""
+        if not file.raw_name or (self._cipher.needs_session and not self._session_id()):
+            return file
+        try:
+            name = self._cipher.decrypt(file.raw_name, self.known_session_id or "")
+        except ValueError:
+            return file
+        return file if name == file.raw_name else replace(file, name=name)
+
+    def _session_id(self) -> str | None:
+        if self.known_session_id is None:
+            try:
+                self.current_session()
+            except NotFoundError:
+                self.known_session_id = ""
+        return self.known_session_id or None
+
+    # How calls are repeated
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        return self.retry.run(attempt)
+
+    def _delete(self, file_key: str, policy: RetryPolicy) -> None:
+        what, path = f"delete file {file_key}", f"/buckets/{_path(file_key)}"
+        lost = False
+
+        def attempt() -> None:
+            try:
+                self._transport.call("DELETE", path, what=what)
+            except NotFoundError:
+                if not lost:
+                    raise
+
+        def before_retry(error: QuickSyncError) -> None:
+            nonlocal lost
+            lost = lost or error.maybe_done
+
+        policy.run(attempt, before_retry=before_retry)
+
+    def _exists(self, file_key: str) -> bool:
+        try:
+            self.get_file(file_key)
+        except NotFoundError:
+            return False
+        return True
+
+    def _remove_lost_upload(self, name: str, raw_name: str) -> None:
+        """Remove what an unanswered initiate may have left, where the raw name proves that it is ours."""
+        if not self._cipher.unique:
+            log.warning("initiating %r may have left an unfinished upload of that name behind", name)
+            return
+        try:
+            for file in self.list_files():
+                if file.raw_name == raw_name:
+                    self.remove_unfinished(file.file_key)
+                    log.info(
+                        "removed the upload of %r whose initiation was not answered (%s)", name, file.file_key
+                    )
+        except QuickSyncError as error:
+            log.warning("initiating %r may have left an unfinished upload behind: %s", name, error)
+
+
+def _path(file_key: str) -> str:
+    """A file key as one path segment. :raises UsageError: one that would reach another endpoint."""
+    if not isinstance(file_key, str) or file_key in ("", ".", ".."):
+        raise UsageError(f"{file_key!r} is not a file key")
+    check_text("file key", file_key)
+    return quote(file_key, safe="")

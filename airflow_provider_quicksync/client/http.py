@@ -1,0 +1,292 @@
+"""
+Requests to the service and to pre-signed links: one stack, and the only place where bytes meet a socket.
+
+A :class:`Transport` sends one request once. It turns every failure into the error tree, bounds what it
+reads, follows no redirect with the bearer, and lets no secret out. When to try again is said in :mod:`.api`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import HTTPError
+
+from .credentials import Credentials
+from .errors import DamagedError, UsageError
+from .failures import no_answer, refusal
+
+ANSWER_BYTES = 1 << 20
+"""The largest answer of an ordinary call; real ones are under 1 KiB."""
+LISTING_BYTES = 256 << 20
+"""The largest listing: 100,000 files take 20 to 60 MiB."""
+LINK_REDIRECTS = 5
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """
+    How to talk to the service.
+
+    :param connect_timeout: seconds to open a connection.
+    :param read_timeout: seconds without a byte moving.
+    :param verify: verify TLS with the system's CAs (True), a CA file, or not at all (False).
+    :param connections: connections kept open, as many as parts go up at the same time.
+    """
+
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    verify: bool | str = True
+    connections: int = 8
+
+
+class Transport:
+    """Sends requests with the bearer to one base URL, and requests without it to links."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        api_key: str | None = None,
+        options: HttpOptions | None = None,
+    ) -> None:
+        self.base_url = checked_base_url(base_url)
+        self.options = options or HttpOptions()
+        self._credentials = credentials
+        self._headers = {"Accept": "application/json", "User-Agent": "airflow-provider-quicksync"}
+        self._api_key = [api_key.strip()] if api_key else []
+        for key in self._api_key:
+            check_text("the API key", key, shown=False)
+            self._headers["X-API-KEY"] = key
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=self.options.connections, max_retries=0))
+        self._environment: dict[str, Mapping[str, Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._session.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        json_body: Any = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = ANSWER_BYTES,
+    ) -> Any:
+        """
+        Send one request with the bearer and read its JSON answer (None where it is empty).
+
+        :param what: the request in words, for messages: "initiate the upload of 'a.csv'".
+        :raises QuickSyncError: anything but a good answer.
+        """
+        bearer = self._credentials.bearer()
+        sent = CaseInsensitiveDict[str | bytes](self._headers)
+        sent["Authorization"] = f"Bearer {bearer}"
+        for name, value in (headers or {}).items():
+            check_text(f"{what}: header {name}", value)
+            sent[name] = value.encode()
+        if json_body is not None:
+            body = json.dumps(json_body).encode()
+            sent["Content-Type"] = "application/json"
+        with closing(self._send(method, self.base_url + path, sent, body, what=what)) as response:
+            if response.is_redirect:
+                target = _origin(urljoin(self.base_url, response.headers["Location"]))
+                raise UsageError(
+                    f"{what}: {method} {response.url} redirects to {target}, and the bearer is not sent on:"
+                    " set the connection's host to where the service is",
+                    status=response.status_code,
+                )
+            answer = _read(response, max_bytes, what)
+            if response.status_code != HTTPStatus.OK:
+                raise refusal(response, answer, what, [bearer, *self._api_key])
+        return _parsed(answer, what)
+
+    @contextmanager
+    def open_link(
+        self, url: str, *, what: str, start: int = 0, end: int | None = None
+    ) -> Iterator[requests.Response]:
+        """
+        Open a pre-signed link, never with the bearer, from byte ``start`` to ``end`` (exclusive).
+
+        Yields the response, status 200 or 206, to be read with :func:`chunks`. Redirects are followed,
+        as they carry no credentials.
+        """
+        headers = {"User-Agent": self._headers["User-Agent"], "Accept-Encoding": "identity"}
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        for _ in range(LINK_REDIRECTS + 1):
+            with closing(
+                self._send("GET", url, CaseInsensitiveDict(headers), None, what=what, link=True)
+            ) as response:
+                if response.is_redirect:
+                    url = urljoin(url, response.headers["Location"])
+                    continue
+                if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                    raise refusal(response, _read(response, ANSWER_BYTES, what), what, [])
+                yield response
+                return
+        raise DamagedError(f"{what}: the link redirects more than {LINK_REDIRECTS} times")
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: CaseInsensitiveDict[Any],
+        body: Any,
+        *,
+        what: str,
+        link: bool = False,
+    ) -> requests.Response:
+        """Send one request; the response's body is still to be read, and its URL has lost its query."""
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.headers, prepared.body = method, url, headers, body
+        if body is not None or method == "POST":
+            headers["Content-Length"] = str(len(body or b""))
+        timeout = (self.options.connect_timeout, self.options.read_timeout)
+        try:
+            with _without_queries_in_debug_logs():
+                adapter = self._session.get_adapter(url)
+                response = adapter.send(prepared, stream=True, timeout=timeout, **self._environment_for(url))
+        except (requests.RequestException, HTTPError, OSError) as error:
+            # No cause is chained: it would show the link's query, or the request with its bearer.
+            raise no_answer(error, f"{what}: {method} {_shown(url, link)}") from None
+        response.url = _shown(url, link)
+        return response
+
+    def _environment_for(self, url: str) -> Mapping[str, Any]:
+        """Proxies, CA file and client certificate of the environment: looked up once per origin."""
+        origin = _origin(url)
+        if origin not in self._environment:
+            found = self._session.merge_environment_settings(url, {}, True, self.options.verify, None)
+            self._environment[origin] = {key: found[key] for key in ("proxies", "verify", "cert")}
+        return self._environment[origin]
+
+
+def checked_base_url(url: str) -> str:
+    """
+    ``url`` without a trailing slash.
+
+    :raises UsageError: it is not an http(s) URL, or holds credentials, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        valid = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        valid = False
+    if (
+        not valid
+        or parts.username
+        or parts.password
+        or parts.query
+        or parts.fragment
+        or not url.isprintable()
+    ):
+        raise UsageError(
+            "the QuickSync host must be a URL such as https://api.quicksync.me/v1, without user or query"
+        )
+    return url.strip().rstrip("/")
+
+
+def check_text(what: str, value: str, *, shown: bool = True) -> None:
+    """:raises UsageError: ``value`` is empty or has control characters, which would split a header."""
+    if not value or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        problem = f"{value[:60]!r} " if shown else ""
+        raise UsageError(f"{what}: {problem}is empty or has control characters, refused before sending")
+
+
+def chunks(response: requests.Response, size_bytes: int, *, what: str) -> Iterator[bytes]:
+    """The body of an open response, piece by piece. :raises UnreachableError: it ended too early."""
+    pieces = response.iter_content(size_bytes)
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration:
+            return
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise no_answer(error, f"{what}: reading {response.url}") from None
+        yield piece
+
+
+def _read(response: requests.Response, max_bytes: int, what: str) -> bytes:
+    """The whole body, at most ``max_bytes`` of it."""
+    body = bytearray()
+    for chunk in chunks(response, _READ_BYTES, what=what):
+        body += chunk
+        if len(body) > max_bytes:
+            raise DamagedError(
+                f"{what}: the answer of {response.url} is larger than {max_bytes:,} bytes: cut off"
+            )
+    return bytes(body)
+
+
+def _parsed(answer: bytes, what: str) -> Any:
+    """JSON, whatever its content type said."""
+    if not answer.strip():
+        return None
+    try:
+        return json.loads(answer)
+    except (ValueError, RecursionError):
+        raise DamagedError(
+            f"{what}: the answer is not JSON: is the connection's host the API's base URL?"
+        ) from None
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _shown(url: str, link: bool) -> str:
+    """A URL for messages: a link without its path and query, which are its secret."""
+    return f"{_origin(url)}/…" if link else url
+
+
+class _QueryFilter(logging.Filter):
+    """Takes queries out of urllib3's DEBUG lines while this module sends: a link's query is a secret."""
+
+    active = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(self.active, "on", False) and isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.partition("?")[0] + "?***" if isinstance(arg, str) and "?" in arg else arg
+                for arg in record.args
+            )
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_QueryFilter())
+
+
+@contextmanager
+def _without_queries_in_debug_logs() -> Iterator[None]:
+    _QueryFilter.active.on = True
+    try:
+        yield
+    finally:
+        _QueryFilter.active.on = False

@@ -1,0 +1,1 @@
+"""Moving files: how they are cut (plan), sent (upload) and fetched (download)."""

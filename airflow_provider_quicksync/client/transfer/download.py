@@ -1,0 +1,252 @@
+"""
+Downloading: into a temporary file beside the target, verified, then renamed.
+
+Where the link serves ranges, several are fetched at the same time; where it does not, one stream is. What
+was fetched before a cut is kept, and an expired link is renewed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypedDict
+
+import requests
+
+from airflow_provider_quicksync.client.errors import (
+    DamagedError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from airflow_provider_quicksync.client.http import chunks
+from airflow_provider_quicksync.client.models import FileInfo
+from airflow_provider_quicksync.client.transfer.plan import Part, Plan, plan_parts
+from airflow_provider_quicksync.client.transfer.progress import Progress, throttled
+from airflow_provider_quicksync.client.transfer.window import Stop, run_window
+
+if TYPE_CHECKING:
+    from airflow_provider_quicksync.client.api import QuickSyncClient
+
+CHUNK_BYTES = 1 << 20
+INLINE_BYTES = 1 << 20
+"""A file up to this size is fetched in the calling thread."""
+
+
+class DownloadReceipt(TypedDict):
+    """What a download returns; ``sha256`` is of the bytes on disk, None where no checksum was asked for."""
+
+    file_key: str
+    name: str | None
+    size_bytes: int
+    sha256: str | None
+    path: str
+
+
+@dataclass(frozen=True)
+class DownloadOptions:
+    """
+    How to fetch.
+
+    :param concurrency: ranges on the way at the same time.
+    :param sha256: what the file's SHA-256 must be.
+    :param checksum: compute SHA-256 even where nothing is there to compare it with.
+    """
+
+    concurrency: int = 4
+    sha256: str | None = None
+    checksum: bool = True
+
+
+def download(
+    client: QuickSyncClient,
+    file: FileInfo,
+    target: str,
+    *,
+    options: DownloadOptions | None = None,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> DownloadReceipt:
+    """
+    Fetch a completed file to ``target``, a local path, which it replaces.
+
+    :raises UsageError: the target is a directory, or its folder does not exist.
+    :raises LimitError: the disk has no room.
+    :raises DamagedError: size or SHA-256 are not what they must be.
+    """
+    options, stop = options or DownloadOptions(), stop or Stop()
+    folder = _checked_folder(target, file.size_bytes)
+    partial = os.path.join(folder, f".{os.path.basename(target)[:100]}.{secrets.token_hex(6)}.part")
+    # Not from tempfile, whose files only their owner may read.
+    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fetching = _Fetching(client, file, fd, options, stop)
+        sha256 = fetching.run(throttled(progress, lambda: fetching.fetched_bytes, file.size_bytes))
+        if options.sha256 and sha256 != options.sha256.lower():
+            raise DamagedError(
+                f"download of file {file.file_key}: SHA-256 is {sha256}, not {options.sha256}; {target} was"
+                " not written"
+            )
+        os.replace(partial, target)
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    finally:
+        os.close(fd)
+        if os.path.exists(partial):
+            os.unlink(partial)
+    return DownloadReceipt(
+        file_key=file.file_key, name=file.name, size_bytes=file.size_bytes, sha256=sha256, path=target
+    )
+
+
+class _Fetching:
+    """One file on its way to an open file descriptor."""
+
+    def __init__(
+        self, client: QuickSyncClient, file: FileInfo, fd: int, options: DownloadOptions, stop: Stop
+    ) -> None:
+        self._client, self._file, self._fd, self._options, self._stop = client, file, fd, options, stop
+        self._what = f"download file {file.file_key}"
+        self._url = client.get_download_url(file.file_key)
+        self._lock = threading.Condition()
+        self._done: dict[int, int] = {}
+        self._sha256 = hashlib.sha256()
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes on disk so far."""
+        return sum(list(self._done.values()))
+
+    def run(self, tick: Callable[[], None] | None) -> str | None:
+        """Fetch everything; its SHA-256 where one is asked for."""
+        size = self._file.size_bytes
+        plan = plan_parts(size, concurrency=self._options.concurrency)
+        if plan.total_parts > 1 and not self._serves_ranges():
+            plan = Plan(size, size, 1)
+        checksum = self._options.checksum or self._options.sha256 is not None
+        if size <= INLINE_BYTES:
+            self._fetch(plan.part(1))
+            if checksum:
+                self._hash(plan)
+        else:
+            run_window(
+                self._fetch,
+                plan.parts(),
+                concurrency=min(self._options.concurrency, plan.total_parts),
+                stop=self._stop,
+                beside=(lambda: self._hash(plan)) if checksum else None,
+                tick=tick,
+            )
+        return self._sha256.hexdigest() if checksum else None
+
+    def _serves_ranges(self) -> bool:
+        def attempt() -> bool:
+            with self._client.open_link(self._url, what=self._what, start=0, end=1) as response:
+                return response.status_code == HTTPStatus.PARTIAL_CONTENT
+
+        return self._client.retry.run(attempt, stop=self._stop.halted)
+
+    def _fetch(self, part: Part) -> None:
+        """Fetch one range; as long as an attempt brings bytes, the next one doesn't count as a retry."""
+        self._done[part.number] = 0
+        while self._done[part.number] < part.size_bytes:
+            before = self._done[part.number]
+            try:
+                self._client.retry.run(lambda: self._fetch_rest(part), stop=self._stop.halted)
+            except UnreachableError:
+                if self._done[part.number] - before < CHUNK_BYTES:
+                    raise
+
+    def _fetch_rest(self, part: Part) -> None:
+        """Fetch what a range still misses, through a new link where the one in use has expired."""
+        url = self._url
+        try:
+            self._stream(part, url)
+        except (RefusedError, NotFoundError, UsageError):
+            with self._lock:
+                if url == self._url:
+                    self._url = self._client.get_download_url(self._file.file_key)
+            self._stream(part, self._url)
+
+    def _stream(self, part: Part, url: str) -> None:
+        start, end = part.offset + self._done[part.number], part.offset + part.size_bytes
+        whole = start == 0 and end == self._file.size_bytes
+        bounds = {} if whole else {"start": start, "end": end}
+        with self._client.open_link(url, what=self._what, **bounds) as response:
+            position = self._first_byte(response, start)
+            for chunk in chunks(response, CHUNK_BYTES, what=self._what):
+                self._stop.check()
+                self._write(part, position, chunk)
+                position += len(chunk)
+        if position < end:
+            raise UnreachableError(f"{self._what}: the link gave {position:,} bytes of {end:,}")
+
+    def _first_byte(self, response: requests.Response, start: int) -> int:
+        """Where an answer begins: the service may ignore a range and send everything."""
+        if response.status_code == HTTPStatus.OK:
+            return 0
+        said = response.headers.get("Content-Range", "")
+        if not said.startswith(f"bytes {start}-") or not said.endswith((f"/{self._file.size_bytes}", "/*")):
+            raise DamagedError(
+                f"{self._what}: asked for bytes from {start:,} of {self._file.size_bytes:,}, got {said[:80]!r}"
+            )
+        return start
+
+    def _write(self, part: Part, position: int, chunk: bytes) -> None:
+        """Write what is new of a chunk at its place."""
+        wanted = part.offset + self._done[part.number]
+        if position + len(chunk) > part.offset + part.size_bytes:
+            raise DamagedError(f"{self._what}: the link gives more than {self._file.size_bytes:,} B")
+        block = memoryview(chunk)[max(0, wanted - position) :]
+        while block:
+            written = os.pwrite(self._fd, block, part.offset + self._done[part.number])
+            block = block[written:]
+            with self._lock:
+                self._done[part.number] += written
+                self._lock.notify_all()
+
+    def _hash(self, plan: Plan) -> None:
+        """Hash the file from its start, as far as it is there, until it is there as a whole."""
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        for part in plan.parts():
+            position = 0
+            while position < part.size_bytes:
+                with self._lock:
+                    while (there := self._done.get(part.number, 0)) == position:
+                        self._stop.check()
+                        self._lock.wait(0.1)
+                read = os.preadv(self._fd, [buffer[: there - position]], part.offset + position)
+                self._sha256.update(buffer[:read])
+                position += read
+
+
+def _checked_folder(target: str, size_bytes: int) -> str:
+    folder = os.path.dirname(os.path.abspath(target))
+    if os.path.isdir(target):
+        raise UsageError(f"download target {target} is a directory: name the file in it")
+    if not os.path.isdir(folder):
+        raise UsageError(f"download target {target}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise RefusedError(f"download target {target}: the folder may not be written by this worker's user")
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes:
+        raise LimitError(f"download target {target}: {size_bytes:,} bytes needed, {free:,} free on its disk")
+    return folder
+
+
+def _disk_error(error: OSError, target: str) -> Exception:
+    """An error of the disk in our words; the service's errors, some of them OSErrors too, as they are."""
+    if error.errno is None:
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LimitError(f"download target {target}: the disk is full; nothing was left there")
+    return RefusedError(f"download target {target}: {error.strerror}; nothing was left there")
