@@ -7,8 +7,10 @@ import os
 import secrets
 import time
 import zlib
+from io import FileIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
@@ -18,6 +20,7 @@ from airflow_provider_quicksync.local.problems import Problem, invalid, unauthor
 from airflow_provider_quicksync.local.settings import MIB
 from airflow_provider_quicksync.local.store import Part, Upload
 
+LINK_PATH = "/_files/"
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 
@@ -96,13 +99,17 @@ async def _receive(call: Call, path: Path) -> tuple[int, str]:
     """Write the body to *path*; return its size and its tag (CRC-32 and size: cheap, and of the content)."""
     entry = call.entry
     content, checksum = call.request.content, 0
-    with open(path, "wb", buffering=0) as file:
+    with _created(path) as file:
         while not content.at_eof():
             chunk, _ = await content.readchunk()
             checksum = zlib.crc32(chunk, checksum)
             entry.received_bytes += len(chunk)
             _write_all(file.fileno(), chunk)
     return entry.received_bytes, f"{checksum:08x}-{entry.received_bytes:x}"
+
+
+def _created(path: Path) -> FileIO:
+    return open(path, "xb", buffering=0)
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:
@@ -195,11 +202,11 @@ async def get_download_url(call: Call) -> web.Response:
     if fault is not None and fault.link_seconds is not None:
         life = fault.link_seconds
     query = core.signer.link_query(upload.file_key, int(time.time() + life))
-    url = call.request.url.origin()
+    origin = call.request.url.origin()
     if core.settings.link_host:
-        url = url.with_host(core.settings.link_host)
-    path = call.request.app.router["download"].url_for(file_key=upload.file_key)
-    return call.reply({"url": str(url.join(path).with_query(query))})
+        origin = origin.with_host(core.settings.link_host)
+    path = LINK_PATH + quote(upload.file_key, safe="")
+    return call.reply({"url": f"{str(origin).rstrip('/')}{path}?{urlencode(query)}"})
 
 
 # -- shared -------------------------------------------------------------------------------------

@@ -34,6 +34,11 @@ class Call:
             raise unauthorized()
         return self.opened
 
+    def finish(self, status: int | None, sent_bytes: int) -> None:
+        """Close the line in the log."""
+        self.entry.sent_bytes = sent_bytes
+        self.core.journal.end(self.entry, status)
+
     def reply(self, value: Any) -> web.Response:
         """Answer *value* as JSON."""
         return json_reply(self.request, value, self.core.settings.content_type)

@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_quicksync.local.call import CORE, bearer
+from airflow_provider_quicksync.local.connection import CONTROL_PATH
 from airflow_provider_quicksync.local.faults import Fault
 from airflow_provider_quicksync.local.problems import Problem, invalid, unauthorized
 from airflow_provider_quicksync.local.replies import problem_reply
 
-PREFIX = "/_local"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -32,7 +32,7 @@ def routes() -> list[web.RouteDef]:
         ("PATCH", "/settings", _change_settings),
         ("POST", "/session/expire", _expire_session),
     ]
-    return [web.route(method, PREFIX + path, _guarded(handler)) for method, path, handler in doors]
+    return [web.route(method, CONTROL_PATH + path, _guarded(handler)) for method, path, handler in doors]
 
 
 def _guarded(handler: _Handler) -> _Handler:

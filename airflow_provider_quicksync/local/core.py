@@ -13,7 +13,7 @@ from airflow_provider_quicksync.local.journal import Journal
 from airflow_provider_quicksync.local.problems import unauthorized
 from airflow_provider_quicksync.local.settings import Settings
 from airflow_provider_quicksync.local.store import Store, Upload
-from airflow_provider_quicksync.local.tokens import Refused, Signer
+from airflow_provider_quicksync.local.tokens import Signer
 
 
 @dataclass(frozen=True)
@@ -48,38 +48,26 @@ class Core:
 
     def _opened_session(self) -> Session:
         """Return the root's session; one that expired gets a new life under its old id."""
-        if self.settings.session_id:
-            self.store.note("session_id", self.settings.session_id)
-        if self.settings.creator_id:
-            self.store.note("creator_id", self.settings.creator_id)
+        named = {"session_id": self.settings.session_id, "creator_id": self.settings.creator_id}
+        is_other = any(value not in (None, self.store.fact(name)) for name, value in named.items())
+        for name, value in named.items():
+            if value is not None:
+                self.store.note(name, value)
         expires_at = float(self.store.fact("expires_at") or 0)
-        if expires_at <= time.time():
+        if is_other or expires_at <= time.time():
             expires_at = time.time() + self.settings.session_seconds
             self.store.note("expires_at", repr(expires_at))
-        return Session(
-            id=self._kept("session_id", secrets.token_hex(12)),
-            creator_id=self._kept("creator_id", secrets.token_hex(8)),
-            expires_at=expires_at,
-        )
+            self.store.forget("session_token")
+        session_id = self._kept("session_id", secrets.token_hex(12))
+        return Session(session_id, self._kept("creator_id", secrets.token_hex(8)), expires_at)
 
     def _opened_token(self) -> str:
-        """Return the named token, else the one of the last run while it is good, else a new one."""
-        token = self.settings.token or self.store.fact("token")
-        if token is None or (not self.settings.token and self._is_stale(token)):
-            opened = self.session
-            token = self.signer.session_token(opened.id, opened.creator_id, opened.expires_at)
-        self.store.note("token", token)
-        return token
-
-    def _is_stale(self, token: str) -> bool:
-        """Whether *token* is a JWT of an earlier life of the session."""
-        if token.count(".") != 2:
-            return False
-        try:
-            claims = self.signer.session_claims(token)
-        except Refused:
-            return True
-        return bool(claims["sid"] != self.session.id or claims["exp"] != int(self.session.expires_at))
+        """Return the token that was named, now or in an earlier run, else the session's own."""
+        if self.settings.token is not None:
+            self.store.note("named_token", self.settings.token)
+        named, session = self.store.fact("named_token"), self.session
+        made = self.signer.session_token(session.id, session.creator_id, session.expires_at)
+        return named or self._kept("session_token", made)
 
     def expire_session(self) -> None:
         """Let the session end now."""
@@ -90,7 +78,8 @@ class Core:
 
     def is_own_token(self, token: str) -> bool:
         """Whether *token* is the server's own bearer, expired or not."""
-        return hmac.compare_digest(token.encode(), self.token.encode())
+        sent = token.encode(errors="surrogateescape")
+        return hmac.compare_digest(sent, self.token.encode())
 
     def session_of(self, token: str) -> Session:
         """Return the session that *token* opens; raise a 401 else."""

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from airflow_provider_quicksync.local.call import Call
+from airflow_provider_quicksync.local.delivery import FilesSource, deliver
 from airflow_provider_quicksync.local.faults import Fault
-from airflow_provider_quicksync.local.replies import FilesSource, deliver
 from airflow_provider_quicksync.local.store import Part
 from airflow_provider_quicksync.local.tokens import Refused
 
@@ -45,10 +45,7 @@ async def _send(call: Call, parts: list[Part], size: int) -> web.StreamResponse:
     path = call.core.store.blob_path
     source = FilesSource([(path(part.blob), part.size_bytes) for part in parts], first, stop - first)
     status = 206 if "Content-Range" in headers else 200
-    stream, call.entry.sent_bytes = await deliver(
-        call.request, source, status=status, headers=headers, fault=call.fault
-    )
-    return stream
+    return await deliver(call, source, status=status, headers=headers)
 
 
 def _wanted_range(request: web.Request, size: int, fault: Fault | None) -> tuple[int, int] | None:

@@ -16,9 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_quicksync.local.connection import (
+    BASE_PATH,
+    CONTROL_PATH,
+    airflow_connection,
+    base_url,
+)
 from airflow_provider_quicksync.local.faults import Fault, FaultBook
 from airflow_provider_quicksync.local.journal import Entry, Journal
-from airflow_provider_quicksync.local.settings import DEFAULT_MIN_PART_BYTES, MIB, Settings
+from airflow_provider_quicksync.local.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_provider_quicksync.local.server import Server
@@ -40,9 +46,9 @@ class LocalQuickSync:
     """
 
     def __init__(self, root: str | Path | None = None, **settings: Any) -> None:
-        self.settings = Settings(**settings)
+        self._settings = Settings(**settings)
         self.faults = FaultBook()
-        self.journal = Journal(self.settings.log_entries)
+        self.journal = Journal(self._settings.log_entries)
         self._temporary: weakref.finalize[..., Any] | None = None
         if root is None:
             root = tempfile.mkdtemp(prefix="quicksync-local-")
@@ -51,10 +57,10 @@ class LocalQuickSync:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._server: Server | None = None
-        self._port = self.settings.port
-        self.token = self.settings.token or ""
-        self.session_id = self.settings.session_id or ""
-        self.creator_id = self.settings.creator_id or ""
+        self._port = self._settings.port
+        self.token = self._settings.token or ""
+        self.session_id = self._settings.session_id or ""
+        self.creator_id = self._settings.creator_id or ""
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -134,17 +140,32 @@ class LocalQuickSync:
 
         return asyncio.run_coroutine_threadsafe(run(self._server), self._loop).result(_THREAD_SECONDS)
 
-    # -- where it is ---------------------------------------------------------------------------
+    # -- what it is told ------------------------------------------------------------------------
 
     @property
-    def origin(self) -> str:
-        """Scheme, host and port."""
-        return f"http://{self.settings.host}:{self._port}"
+    def settings(self) -> Settings:
+        """The settings in force, also those changed by the control route."""
+        return self._settings if self._server is None else self._server.core.settings
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings, now and for the next start."""
+        changed = self.settings.changed(**changes)
+        if self._server is None:
+            self._settings = changed
+        else:
+            self._server.core.settings = changed
+
+    # -- where it is ---------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
         """The base URL of the API."""
-        return f"{self.origin}/v1"
+        return base_url(self.settings.host, self._port)
+
+    @property
+    def control_url(self) -> str:
+        """The URL of the control route."""
+        return self.url.removesuffix(BASE_PATH) + CONTROL_PATH
 
     @property
     def port(self) -> int:
@@ -158,7 +179,7 @@ class LocalQuickSync:
 
     def airflow_connection(self) -> dict[str, Any]:
         """Return the connection to this server, as Airflow's JSON form has it."""
-        return connection(self.url, self.token, self.session_id, self.settings)
+        return airflow_connection(self.url, self.token, self.session_id, self.settings)
 
     def connection_json(self) -> str:
         """Return the value of ``AIRFLOW_CONN_QUICKSYNC_DEFAULT``."""
@@ -179,12 +200,6 @@ class LocalQuickSync:
     def expire_session(self) -> None:
         """Let the session end now; a restart opens it again."""
         self._on_loop(lambda server: server.core.expire_session())
-
-    def configure(self, **changes: Any) -> None:
-        """Change settings, now and for the next start."""
-        self.settings = self.settings.changed(**changes)
-        if self._thread is not None:
-            self._on_loop(lambda server: setattr(server.core, "settings", self.settings))
 
     # -- what happened -------------------------------------------------------------------------
 
@@ -210,13 +225,3 @@ class LocalQuickSync:
         finally:
             database.close()
         return [{**dict(row), "stored": bool(row["stored"])} for row in rows]
-
-
-def connection(url: str, token: str, session_id: str, settings: Settings) -> dict[str, Any]:
-    """Return the Airflow connection to a server."""
-    extra: dict[str, Any] = {"session_id": session_id}
-    if settings.api_key is not None:
-        extra["api_key"] = settings.api_key
-    if settings.min_part_bytes < DEFAULT_MIN_PART_BYTES:
-        extra["min_part_size_mib"] = settings.min_part_bytes / MIB
-    return {"conn_type": "quicksync", "host": url, "password": token, "extra": extra}

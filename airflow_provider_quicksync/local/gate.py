@@ -10,16 +10,12 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_quicksync.local.call import CORE, Call, Handler, bearer
+from airflow_provider_quicksync.local.delivery import BytesSource, deliver, deliver_endless, hang_up, reset
 from airflow_provider_quicksync.local.faults import Fault
 from airflow_provider_quicksync.local.journal import Entry, kept_headers
 from airflow_provider_quicksync.local.problems import Problem
 from airflow_provider_quicksync.local.replies import (
-    BytesSource,
-    deliver,
-    deliver_endless,
-    hang_up,
     problem_reply,
-    reset,
 )
 
 #: Calls that are not let in by a session's bearer: a link carries its own signature.
@@ -41,7 +37,7 @@ def gated(name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.
                 call.entry.sent_bytes = len(response.body)
             return response
         finally:
-            core.journal.end(call.entry, status)
+            call.finish(status, call.entry.sent_bytes)
 
     return gate
 
@@ -131,10 +127,7 @@ async def _after(call: Call, fault: Fault, response: web.StreamResponse) -> web.
         return response
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {name: value for name, value in response.headers.items() if name != "Content-Length"}
-    stream, call.entry.sent_bytes = await deliver(
-        call.request, BytesSource(body), status=response.status, headers=headers, fault=fault
-    )
-    return stream
+    return await deliver(call, BytesSource(body), status=response.status, headers=headers)
 
 
 def _altered(call: Call, fault: Fault, response: web.Response) -> web.Response:

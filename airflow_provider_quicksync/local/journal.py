@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ KEPT_HEADERS = (
 #: Headers of which only the presence (and the scheme) is kept.
 SECRET_HEADERS = ("Authorization", "X-API-KEY")
 
+_log = logging.getLogger("quicksync.local.requests")
+
 
 @dataclass(slots=True)
 class Entry:
@@ -45,6 +48,15 @@ class Entry:
     seconds: float | None = None
     #: Whether a fault was met.
     faulty: bool = False
+
+    def __str__(self) -> str:
+        part = "" if self.part_number is None else f" part {self.part_number}"
+        status = "cut" if self.status is None else self.status
+        fault = " (fault)" if self.faulty else ""
+        return (
+            f"{self.method} {self.path}{part} {status}, {self.received_bytes} B in, {self.sent_bytes} B out, "
+            f"{(self.seconds or 0) * 1000:.1f} ms{fault}"
+        )
 
 
 @dataclass(slots=True)
@@ -79,8 +91,10 @@ class Journal:
         return entry
 
     def end(self, entry: Entry, status: int | None) -> None:
-        """Note how it ended."""
+        """Note how it ended; only the first note counts."""
         with self._lock:
+            if entry.seconds is not None:
+                return
             entry.status = status
             entry.seconds = time.time() - entry.time
             count = self._counts.setdefault(entry.call, CallCount())
@@ -88,6 +102,8 @@ class Journal:
             count.received_bytes += entry.received_bytes
             count.sent_bytes += entry.sent_bytes
             count.by_status[str(status)] = count.by_status.get(str(status), 0) + 1
+        if _log.isEnabledFor(logging.INFO):
+            _log.info("%s", entry)
 
     def entries(self) -> list[Entry]:
         """Return copies of the entries, oldest first."""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from airflow_provider_quicksync.local import buckets, control, downloads, sessions
 from airflow_provider_quicksync.local.call import CORE, Handler
+from airflow_provider_quicksync.local.connection import BASE_PATH
 from airflow_provider_quicksync.local.core import Core
 from airflow_provider_quicksync.local.faults import FaultBook
 from airflow_provider_quicksync.local.gate import gated
@@ -19,7 +20,6 @@ from airflow_provider_quicksync.local.replies import problem_reply
 from airflow_provider_quicksync.local.settings import MIB, Settings
 from airflow_provider_quicksync.local.store import Store
 
-BASE_PATH = "/v1"
 #: Bytes of a body that may wait between the socket and the disk, for each connection.
 _READ_BUFFER_BYTES = MIB
 #: The largest JSON body: 10,000 tags fit many times.
@@ -79,7 +79,7 @@ def _application(core: Core) -> web.Application:
     app[CORE] = core
     for method, path, call, handler in _CALLS:
         app.router.add_route(method, BASE_PATH + path, gated(call, handler))
-    app.router.add_get("/_files/{file_key}", gated("download", downloads.download), name="download")
+    app.router.add_get(buckets.LINK_PATH + "{file_key}", gated("download", downloads.download))
     app.add_routes(control.routes())
     return app
 

@@ -13,6 +13,7 @@ DAY_SECONDS = 24 * 60 * 60
 
 #: Settings that only count when a server starts; the others may change while it runs.
 FIXED_AT_START = frozenset({"host", "port", "token", "session_id", "creator_id", "log_entries"})
+_KINDS: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "None": type(None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,15 @@ class Settings:
     log_entries: int = 50_000
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kinds = tuple(_KINDS[name] for name in str(field.type).split(" | "))
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise ValueError(f"{field.name} must be {field.type}, not {value!r}")
             if isinstance(value, (int, float)) and value < 0:
-                raise ValueError(f"{name} must not be negative, not {value!r}")
-        for name in ("min_part_bytes", "max_parts", "session_seconds", "log_entries"):
-            if getattr(self, name) <= 0 and name != "min_part_bytes":
+                raise ValueError(f"{field.name} must not be negative, not {value!r}")
+        for name in ("max_parts", "session_seconds", "log_entries"):
+            if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0")
 
     def changed(self, **changes: Any) -> Settings:

@@ -127,6 +127,10 @@ class Store:
         """Keep *value* under *name*."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def forget(self, name: str) -> None:
+        """Remove the fact *name*."""
+        self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
     # -- uploads -------------------------------------------------------------------------------
 
     def add(self, upload: Upload) -> None:
