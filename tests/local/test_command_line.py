@@ -104,7 +104,8 @@ def test_importing_the_package_does_not_import_aiohttp():
 
 def test_a_missing_aiohttp_is_told_in_one_line(tmp_path):
     code = (
-        "import sys; sys.modules['aiohttp'] = None; from airflow_provider_quicksync.local.__main__ import main;"
+        "import sys; sys.modules['aiohttp'] = None;"
+        "from airflow_provider_quicksync.local.__main__ import main;"
         f"sys.exit(main(['--root', {str(tmp_path)!r}]))"
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
