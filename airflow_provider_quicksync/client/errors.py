@@ -144,3 +144,22 @@ NEXT_STEP: dict[type[QuickSyncError], str] = {
 def error_class_for(status: int) -> type[QuickSyncError]:
     """The class for an HTTP status that is not 200: one table, 5xx elsewhere busy, the rest wrong use."""
     return STATUS_ERRORS.get(status) or (BusyError if status >= 500 else UsageError)
+
+
+def is_hopeless(error: QuickSyncError) -> bool:
+    """Whether doing the same again can't succeed until somebody changes something."""
+    if isinstance(error, NotFoundError):
+        return error.status is not None  # without one, a source is missing, which may appear yet
+    return isinstance(error, RefusedError | UsageError | LimitError | ConflictError | UntrustedError)
+
+
+def summed_up(failures: list[QuickSyncError], what: str) -> QuickSyncError:
+    """
+    One error for several: of the class of the first whose cause may pass, else of the first.
+
+    :param failures: one at least.
+    """
+    kind = next((f for f in failures if not is_hopeless(f)), failures[0])
+    said = "; ".join(str(failure) for failure in failures[:5])
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return type(kind)(f"{what}: {said}{more}", status=kind.status, trace_id=kind.trace_id)

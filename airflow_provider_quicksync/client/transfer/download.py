@@ -197,7 +197,7 @@ class _Fetching:
         said = response.headers.get("Content-Range", "")
         if not said.startswith(f"bytes {start}-") or not said.endswith((f"/{self._file.size_bytes}", "/*")):
             raise DamagedError(
-                f"{self._what}: asked for bytes from {start:,} of {self._file.size_bytes:,}, got {said[:80]!r}"
+                f"{self._what}: asked for {start:,} on of {self._file.size_bytes:,} bytes, got {said[:80]!r}"
             )
         return start
 

@@ -1,0 +1,318 @@
+"""
+QuickSyncHook: an Airflow connection becomes a client, and the calls that people make in their tasks.
+
+The work itself is done below, in :mod:`airflow_provider_quicksync.client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+
+from airflow_provider_quicksync.client import (
+    DownloadOptions,
+    DownloadReceipt,
+    FileInfo,
+    NotFoundError,
+    QuickSyncClient,
+    QuickSyncError,
+    Receipt,
+    Stop,
+    UploadOptions,
+    UsageError,
+    data_source,
+    download,
+    open_source,
+    upload_many,
+)
+from airflow_provider_quicksync.client.completion import Verdict, check_completion, wait_for_completion
+from airflow_provider_quicksync.client.errors import is_hopeless
+from airflow_provider_quicksync.client.session_rules import session_use
+from airflow_provider_quicksync.client.transfer.existing import IfExists, select, superseded
+from airflow_provider_quicksync.client.transfer.progress import ProgressLog, size
+from airflow_provider_quicksync.client.transfer.sources import Source
+from airflow_provider_quicksync.compat import mask_secret
+from airflow_provider_quicksync.connection import Configuration, Settings, read_connection
+from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS, FORM_BEHAVIOUR
+from airflow_provider_quicksync.receipts import FileKeys, as_file_key, as_file_keys
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+
+class QuickSyncHook(BaseHook):
+    """
+    Upload to, look into, fetch from and delete from a QuickSync session.
+
+    :param quicksync_conn_id: the connection; its password is the session token.
+    :param settings: the connection's extras, such as ``max_concurrency``; they win over the connection.
+    """
+
+    conn_name_attr = "quicksync_conn_id"
+    default_conn_name = "quicksync_default"
+    conn_type = "quicksync"
+    hook_name = "QuickSync"
+
+    def __init__(self, quicksync_conn_id: str = default_conn_name, **settings: Unpack[Settings]) -> None:
+        super().__init__()
+        self.quicksync_conn_id = quicksync_conn_id
+        self._settings = settings
+        self._client: QuickSyncClient | None = None
+
+    def __enter__(self) -> QuickSyncHook:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The extra fields of the form, for Airflow before 3.3; newer ones read the provider info."""
+        from airflow_provider_quicksync.compat import form_widget
+
+        return {name: form_widget(field) for name, field in CONNECTION_FIELDS.items()}
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """How the form shows the standard fields, for Airflow before 3.3."""
+        return {key.replace("-", "_"): value for key, value in FORM_BEHAVIOUR.items()}
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """
+        The connection, checked.
+
+        :raises UsageError: a field has a value that can't be used.
+        """
+        found = read_connection(self.get_connection(self.quicksync_conn_id), self._settings)
+        for secret in found.secrets:
+            mask_secret(secret)
+        return found
+
+    def get_conn(self) -> QuickSyncClient:
+        """The client for the connection; one per hook, closed with it."""
+        if self._client is None:
+            self._client = self.configuration.client()
+        return self._client
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Look at the session without changing anything: what its rules are, or what is wrong."""
+        try:
+            client = self.get_conn()
+            use = session_use(client)
+            if use is not None:
+                return True, f"{client.base_url}: {use.describe()}"
+            count = len(client.list_files())
+        except QuickSyncError as error:
+            return False, str(error)
+        finally:
+            self.close()
+        return True, f"{client.base_url}: {count} files; the service tells no session rules"
+
+    # Uploads
+
+    def upload_file(
+        self,
+        source: Any,
+        *,
+        name: str | None = None,
+        if_exists: IfExists = "add",
+        wait_for_completion: bool = False,
+        checksum: bool = True,
+    ) -> Receipt:
+        """
+        Upload one file.
+
+        :param source: a path, an ``ObjectStoragePath``, or a binary file object.
+        :param name: its name in QuickSync; by default the source's.
+        :param if_exists: ``add`` another file of that name, ``skip`` when a complete one is there,
+            ``replace`` those of the same creator once the new one is complete, or ``fail``.
+        :param wait_for_completion: return only when the service has completed the file.
+        :param checksum: compute SHA-256 for the receipt.
+        :raises QuickSyncError: it failed; what was begun was removed.
+        """
+        opened = open_source(source)
+        return self._upload_one(opened, name or opened.name, if_exists, wait_for_completion, checksum)
+
+    def upload_data(
+        self,
+        data: bytes | str,
+        name: str,
+        *,
+        if_exists: IfExists = "add",
+        wait_for_completion: bool = False,
+        checksum: bool = True,
+    ) -> Receipt:
+        """Upload bytes, or text as UTF-8, under a name; otherwise as :meth:`upload_file`."""
+        return self._upload_one(data_source(data, name=name), name, if_exists, wait_for_completion, checksum)
+
+    def upload_sources(
+        self,
+        items: Sequence[tuple[Source, str]],
+        *,
+        if_exists: IfExists = "add",
+        checksum: bool = True,
+        stop: Stop | None = None,
+    ) -> tuple[list[Receipt], list[str]]:
+        """
+        Upload (source, name) pairs, after checking that the session has room for them.
+
+        :return: the receipts in order, and the keys of the older files that ``if_exists="replace"`` is
+            to remove once the new ones are complete.
+        """
+        client = self.get_conn()
+        selection = select(client, items, if_exists)
+        for receipt in selection.kept.values():
+            self.log.info("skipped %r: it is there as %s", receipt["name"], receipt["file_key"])
+        sent: list[Receipt] = []
+        if selection.items:
+            total_bytes = sum(source.size_bytes for source, _ in selection.items)
+            if use := session_use(client, selection.files):
+                use.check(len(selection.items), total_bytes)
+            sent = self._send(client, selection.items, total_bytes, checksum, stop)
+        return selection.merged(sent), superseded(client, selection, sent)
+
+    def _upload_one(
+        self, source: Source, name: str, if_exists: IfExists, wait: bool, checksum: bool
+    ) -> Receipt:
+        (receipt,), older = self.upload_sources([(source, name)], if_exists=if_exists, checksum=checksum)
+        if wait or older:
+            self.wait_for_completion(receipt)
+            receipt["completed"] = True
+        for key in older:
+            self.delete_file(key)
+        return receipt
+
+    def _send(
+        self,
+        client: QuickSyncClient,
+        items: Sequence[tuple[Source, str]],
+        total_bytes: int,
+        checksum: bool,
+        stop: Stop | None,
+    ) -> list[Receipt]:
+        what = f"uploading {items[0][1]!r}" if len(items) == 1 else f"uploading {len(items)} files"
+        self.log.info("%s (%s) to %s", what, size(total_bytes), client.base_url)
+        options = UploadOptions(
+            part_size_bytes=self.configuration.part_size_bytes,
+            concurrency=self.configuration.concurrency,
+            checksum=checksum,
+        )
+        progress = ProgressLog(self.log, what)
+        receipts = upload_many(client, items, options=options, stop=stop, progress=progress)
+        for receipt in receipts:
+            self.log.info(
+                "uploaded %r as %s: %d bytes in %d part(s), SHA-256 %s",
+                receipt["name"],
+                receipt["file_key"],
+                receipt["size_bytes"],
+                receipt["parts"],
+                receipt["sha256"],
+            )
+        self.log.info("%s: %s", what, progress.summary(total_bytes))
+        return receipts
+
+    # Files
+
+    def list_files(self) -> list[FileInfo]:
+        """Every file of the session, unfinished ones too."""
+        return self.get_conn().list_files()
+
+    def find_files(self, name: str) -> list[FileInfo]:
+        """The files with this name, oldest first as the service lists them; names may repeat."""
+        return [file for file in self.list_files() if file.name == name]
+
+    def get_file(self, file_key: FileKeys) -> FileInfo:
+        """What the service knows of one file. :raises NotFoundError: it knows none with this key."""
+        return self.get_conn().get_file(as_file_key(file_key))
+
+    def is_complete(self, file_key: FileKeys) -> bool:
+        """Whether the service has completed a file. :raises NotFoundError: it knows none with this key."""
+        return self.get_file(file_key).completed
+
+    def check_completion(self, file_keys: Sequence[str]) -> Verdict:
+        """How far files are; see :func:`.client.completion.verdict`."""
+        return check_completion(self.get_conn(), file_keys)
+
+    def wait_for_completion(
+        self,
+        file_key: FileKeys,
+        *,
+        poll_seconds: float = 5.0,
+        timeout_seconds: float = 3600.0,
+        stop: Stop | None = None,
+    ) -> list[FileInfo]:
+        """
+        Block until all of one or several files are complete.
+
+        :raises DeadlineError: they were not in time.
+        :raises NotFoundError: one isn't there.
+        """
+        return wait_for_completion(
+            self.get_conn(),
+            as_file_keys(file_key),
+            poll_seconds=poll_seconds,
+            timeout_seconds=timeout_seconds,
+            stop=stop,
+        )
+
+    def get_download_url(self, file_key: FileKeys) -> str:
+        """A temporary link to a complete file. It is a secret: who has it can read the file."""
+        url = self.get_conn().get_download_url(as_file_key(file_key))
+        mask_secret(url)
+        return url
+
+    def download_file(
+        self, file_key: FileKeys, path: str, *, sha256: str | None = None, checksum: bool = True
+    ) -> DownloadReceipt:
+        """
+        Fetch a complete file to a local path, which it replaces as a whole or not at all.
+
+        :param file_key: a key, or a receipt, whose SHA-256 is then checked.
+        :param sha256: what the file's SHA-256 must be.
+        :raises DamagedError: size or SHA-256 are wrong; nothing is left at ``path``.
+        """
+        if sha256 is None and isinstance(file_key, dict):
+            sha256 = file_key.get("sha256")
+        client, file = self.get_conn(), self.get_file(file_key)
+        if not file.completed:
+            raise UsageError(f"file {file.file_key} is not complete yet: wait for it before fetching it")
+        what = f"downloading {file.name!r}"
+        progress = ProgressLog(self.log, what)
+        options = DownloadOptions(sha256=sha256, checksum=checksum)
+        receipt = download(client, file, path, options=options, progress=progress)
+        self.log.info("%s to %s: %s", what, path, progress.summary(file.size_bytes))
+        return receipt
+
+    def delete_file(self, file_key: FileKeys, *, ignore_missing: bool = True) -> bool:
+        """Delete one file; whether it was there. :raises NotFoundError: it wasn't, and that isn't ignored."""
+        key = as_file_key(file_key)
+        try:
+            self.get_conn().delete_file(key)
+        except NotFoundError:
+            if not ignore_missing:
+                raise
+            return False
+        self.log.info("deleted file %s", key)
+        return True
+
+
+@contextmanager
+def no_retry_where_hopeless() -> Iterator[None]:
+    """Turn errors that another attempt of the task can't mend into Airflow's failure without a retry."""
+    try:
+        yield
+    except QuickSyncError as error:
+        if is_hopeless(error):
+            raise AirflowFailException(str(error)) from error
+        raise

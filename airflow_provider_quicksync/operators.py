@@ -1,0 +1,192 @@
+"""Tasks that upload to QuickSync and delete from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_quicksync.client import Receipt, Stop
+    from airflow_provider_quicksync.client.transfer.existing import IfExists
+    from airflow_provider_quicksync.hooks import QuickSyncHook
+
+
+class UploadToQuickSyncOperator(BaseOperator):
+    """
+    Upload files, or data, to QuickSync.
+
+    Returns a receipt for one source, a list of receipts for a list or a glob. A failed or killed task
+    leaves no unfinished upload behind where the service can be reached.
+
+    :param source: a path, a URL that Airflow's object storage reads, a glob of either, an
+        ``ObjectStoragePath``, or a list of these. (templated)
+    :param data: bytes, or text to be sent as UTF-8, instead of ``source``; needs a ``name``. (templated)
+    :param name: the file's name in QuickSync; for several files, what goes before the name of each, ending
+        in ``/``. (templated)
+    :param if_exists: ``add`` another file of that name; ``skip`` what is there and complete; ``replace`` the
+        older files of the same creator, once the new one is complete (waits for it); or ``fail``. (templated)
+    :param on_empty: whether the task is to ``fail`` or ``skip`` where a list or a glob names no file.
+    :param wait_for_completion: end only when the service has completed every file.
+    :param poke_interval: seconds between two looks while waiting.
+    :param completion_timeout: seconds to wait at most.
+    :param checksum: put the SHA-256 of the file into the receipt.
+    :param part_size_mib: size of the parts in MiB; by default from the file's size.
+    :param max_concurrency: parts, or small files, on the way at the same time; by default 8.
+    :param quicksync_conn_id: the connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("source", "data", "name", "if_exists", "quicksync_conn_id")
+    ui_color = "#d8ecf3"
+
+    def __init__(
+        self,
+        *,
+        source: Any = None,
+        data: bytes | str | None = None,
+        name: str | None = None,
+        if_exists: IfExists = "add",
+        on_empty: str = "fail",
+        wait_for_completion: bool = False,
+        poke_interval: float = 5.0,
+        completion_timeout: float = 3600.0,
+        checksum: bool = True,
+        part_size_mib: float | None = None,
+        max_concurrency: int | None = None,
+        quicksync_conn_id: str = "quicksync_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.data = data
+        self.name = name
+        self.if_exists = if_exists
+        self.on_empty = on_empty
+        self.wait_for_completion = wait_for_completion
+        self.poke_interval = poke_interval
+        self.completion_timeout = completion_timeout
+        self.checksum = checksum
+        self.part_size_mib = part_size_mib
+        self.max_concurrency = max_concurrency
+        self.quicksync_conn_id = quicksync_conn_id
+        self._stop: Stop | None = None
+
+    def execute(self, context: Context) -> Receipt | list[Receipt]:
+        """Upload; wait and replace where that is asked for."""
+        from airflow_provider_quicksync.client import Stop
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless
+
+        self._stop = Stop()
+        with no_retry_where_hopeless(), self._hook() as hook:
+            items = self._items()
+            receipts, older = hook.upload_sources(
+                items, if_exists=self.if_exists, checksum=self.checksum, stop=self._stop
+            )
+            if self.wait_for_completion or older:
+                hook.wait_for_completion(
+                    receipts,
+                    poll_seconds=self.poke_interval,
+                    timeout_seconds=self.completion_timeout,
+                    stop=self._stop,
+                )
+                for receipt in receipts:
+                    receipt["completed"] = True
+            return self._finish(hook, receipts, older)
+
+    def on_kill(self) -> None:
+        """Stop the transfer; what was begun is removed by the thread that began it."""
+        if self._stop is not None:
+            self._stop.request()
+
+    def _hook(self) -> QuickSyncHook:
+        from airflow_provider_quicksync.hooks import QuickSyncHook
+
+        return QuickSyncHook(
+            self.quicksync_conn_id, part_size_mib=self.part_size_mib, max_concurrency=self.max_concurrency
+        )
+
+    def _items(self) -> list[tuple[Any, str]]:
+        """The sources with their names, after checking what was asked for."""
+        from airflow_provider_quicksync.client import NotFoundError, UsageError, data_source
+        from airflow_provider_quicksync.sources import find_sources
+
+        if self.on_empty not in ("fail", "skip"):
+            raise UsageError(f"on_empty must be fail or skip, not {self.on_empty!r}")
+        if (self.source is None) == (self.data is None):
+            raise UsageError("an upload needs either source or data")
+        if self.data is not None:
+            if not self.name:
+                raise UsageError("an upload of data needs a name")
+            return [(data_source(self.data, name=self.name), self.name)]
+        items = find_sources(self.source, self.name)
+        if not items and self.on_empty == "skip":
+            raise AirflowSkipException(f"no file matches {self.source!r}: nothing to upload")
+        if not items:
+            raise NotFoundError(
+                f"no file matches {self.source!r} on this worker; on_empty='skip' would skip the task"
+            )
+        return items
+
+    def _finish(
+        self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]
+    ) -> Receipt | list[Receipt]:
+        """Remove what was replaced, and return the receipts as they were asked for."""
+        from airflow_provider_quicksync.sources import several
+
+        for key in older:
+            hook.delete_file(key)
+        return receipts if self.data is None and several(self.source) else receipts[0]
+
+
+class DeleteQuickSyncFileOperator(BaseOperator):
+    """
+    Delete files from QuickSync.
+
+    Every file is tried, whatever happens to the others. Returns ``{"deleted": [keys], "missing": [keys]}``.
+
+    :param file_key: a file key, a receipt, or a list of either. (templated)
+    :param ignore_missing: whether a file that isn't there is fine.
+    :param quicksync_conn_id: the connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("file_key", "quicksync_conn_id")
+    ui_color = "#f3ded8"
+
+    def __init__(
+        self,
+        *,
+        file_key: Any,
+        ignore_missing: bool = True,
+        quicksync_conn_id: str = "quicksync_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.file_key = file_key
+        self.ignore_missing = ignore_missing
+        self.quicksync_conn_id = quicksync_conn_id
+
+    def execute(self, context: Context) -> dict[str, list[str]]:
+        """Delete each, then report what failed."""
+        from airflow_provider_quicksync.client import QuickSyncError
+        from airflow_provider_quicksync.client.errors import summed_up
+        from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
+        from airflow_provider_quicksync.receipts import as_file_keys
+
+        result: dict[str, list[str]] = {"deleted": [], "missing": []}
+        failures: list[QuickSyncError] = []
+        with no_retry_where_hopeless(), QuickSyncHook(self.quicksync_conn_id) as hook:
+            keys = as_file_keys(self.file_key)
+            for key in keys:
+                try:
+                    there = hook.delete_file(key, ignore_missing=self.ignore_missing)
+                    result["deleted" if there else "missing"].append(key)
+                except QuickSyncError as error:
+                    self.log.error("%s", error)
+                    failures.append(error)
+            self.log.info("deleted %d of %d files", len(result["deleted"]), len(keys))
+            if failures:
+                raise summed_up(failures, f"{len(failures)} of {len(keys)} files were not deleted")
+        return result

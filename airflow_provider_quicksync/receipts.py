@@ -1,0 +1,51 @@
+"""Receipts and file keys as tasks hand them to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FileKeys = Any
+"""A file key, a receipt (or other metadata with a ``file_key``), or any iterable of these."""
+
+
+def as_file_keys(value: FileKeys) -> list[str]:
+    """
+    The file keys in ``value``, in order, each once.
+
+    :raises ValueError: there is something else in it.
+    """
+    return list(dict.fromkeys(_keys(value)))
+
+
+def as_file_key(value: FileKeys) -> str:
+    """The one file key in ``value``. :raises ValueError: there is none, or more than one."""
+    keys = as_file_keys(value)
+    if len(keys) != 1:
+        raise ValueError(f"one file key or receipt is needed, not {len(keys)}")
+    return keys[0]
+
+
+def is_single(value: FileKeys) -> bool:
+    """Whether one key or receipt was given, and not a collection: a single result is wanted then."""
+    return isinstance(value, str | Mapping)
+
+
+def _keys(value: FileKeys) -> Iterable[str]:
+    if isinstance(value, str):
+        if value[:1] in ("{", "["):
+            raise ValueError(
+                "a file key was given as the text of a receipt: use the task's .output, or"
+                " xcom_pull(...)['file_key'] in the template"
+            )
+        yield value
+    elif isinstance(value, Mapping):
+        key = value.get("file_key")
+        if not isinstance(key, str):
+            raise ValueError(f"no file_key in a receipt with the fields {', '.join(map(str, value))[:200]}")
+        yield key
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _keys(item)
+    else:
+        raise ValueError(f"a file key or receipt was expected, not {type(value).__name__}")
