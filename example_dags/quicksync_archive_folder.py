@@ -7,7 +7,7 @@ Running it again sends only what is not there yet.
 from __future__ import annotations
 
 import tempfile
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import dag, task
@@ -16,8 +16,10 @@ from airflow_provider_quicksync.operators import UploadToQuickSyncOperator
 from airflow_provider_quicksync.sensors import QuickSyncUploadCompletionSensor
 
 
-@dag(schedule=None, start_date=datetime(2026, 1, 1), tags=["example", "quicksync"])
+@dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), tags=["example", "quicksync"])
 def quicksync_archive_folder():
+    """One upload per report, one sensor for all."""
+
     @task
     def make_reports() -> list[dict]:
         """Write three reports; what to upload, and under which name."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow.providers.common.compat.sdk import dag, task
 
 from airflow_provider_quicksync.hooks import QuickSyncHook
 
 
-@dag(schedule=None, start_date=datetime(2026, 1, 1), tags=["example", "quicksync"])
+@dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), tags=["example", "quicksync"])
 def quicksync_hook_in_task():
+    """The hook in plain tasks."""
+
     @task
     def store() -> dict:
         """Upload a small document without writing it to disk, replacing the one of the last run."""

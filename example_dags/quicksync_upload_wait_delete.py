@@ -8,7 +8,7 @@ the first task make a file of `size_mib` MiB.
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow.providers.common.compat.sdk import Param, dag, task
 
@@ -19,7 +19,7 @@ from airflow_provider_quicksync.sensors import QuickSyncUploadCompletionSensor
 
 @dag(
     schedule=None,
-    start_date=datetime(2026, 1, 1),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     tags=["example", "quicksync"],
     params={
         "path": Param("/tmp/quicksync-example.bin", type="string"),
@@ -27,6 +27,8 @@ from airflow_provider_quicksync.sensors import QuickSyncUploadCompletionSensor
     },
 )
 def quicksync_upload_wait_delete():
+    """Upload, wait, check, delete."""
+
     @task
     def make_file(params: dict) -> str:
         """Write a file, unless there is one."""
