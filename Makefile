@@ -4,22 +4,60 @@ NEWEST := 3.3
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
-READY := $(VENV)/ready
+RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
+READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv
+.PHONY: help venv demo airflow airflow-check test lint format types unit test-matrix wheel-check constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(READY) ## set up .venv: the newest Airflow, this package (editable), every extra, the developers' tools
+demo: $(READY) ## upload, wait, check and delete a real file, against a QuickSync on this machine
+	@$(RUN) scripts/demo.py
+
+airflow: $(READY) ## an Airflow to click in, with a QuickSync on this machine and the example DAGs; Ctrl-C stops it
+	@$(RUN) scripts/airflow.py
+
+airflow-check: $(READY) ## start what `make airflow` starts, see that it is healthy, and stop it
+	@$(RUN) scripts/airflow.py --check
+
+test: lint types unit ## lint, types and tests, on the newest Airflow
+
+lint: $(READY) ## ruff: format and rules
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+
+format: $(READY) ## let ruff format, and mend what it can
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+types: $(READY) ## mypy
+	@$(VENV)/bin/mypy
+
+unit: $(READY) ## pytest with coverage; ARGS="tests/client -k name" for less
+	@$(RUN) -m pytest --cov --cov-report=term $(ARGS)
+
+test-matrix: $(READY) ## the tests on each supported Airflow and Python; ROWS="3.0 3.3-py3.13" for some
+	@$(RUN) scripts/matrix.py $(ROWS)
+
+wheel-check: $(READY) ## build the wheel, and use it in an empty environment
+	@scripts/wheel_check.sh constraints/airflow-$(NEWEST).txt
+
+constraints: $(READY) ## resolve constraints/ anew
+	@scripts/constraints.sh
+
+venv: $(READY) ## set up .venv: the newest Airflow, this package (editable), every extra, the tools
 
 $(READY): pyproject.toml constraints/airflow-$(NEWEST).txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found; name one with PYTHON=..."; exit 1; }
-	@echo "Setting up $(VENV) ($(PYTHON), Airflow $(NEWEST))"
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(UV) pip install --quiet --python $(VENV)/bin/python --constraints constraints/airflow-$(NEWEST).txt \
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 here; name one: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Setting up $(VENV): $$($(PYTHON) --version), Airflow $(NEWEST)"
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) pip install --quiet --python $(RUN) --constraints constraints/airflow-$(NEWEST).txt \
 		-r pyproject.toml --all-extras --group dev --editable .
 	@touch $@
+
+clean: ## remove the environments and all that the commands made
+	@rm -rf $(VENV) .venvs .airflow build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
