@@ -18,9 +18,17 @@ from urllib.parse import quote
 
 import requests
 
+from .checks import check_text
 from .credentials import Credentials, SessionToken
-from .errors import ConflictError, DamagedError, NotFoundError, QuickSyncError, UsageError
-from .http import LISTING_BYTES, HttpOptions, Transport, check_text
+from .errors import (
+    ConflictError,
+    DamagedError,
+    NotFoundError,
+    QuickSyncError,
+    StoppedError,
+    UsageError,
+)
+from .http import LISTING_BYTES, HttpOptions, Transport
 from .models import FileInfo, SessionInfo, Upload, UploadedPart
 from .names import QS_SHARE, NameCipher, name_cipher
 from .retry import RetryPolicy
@@ -32,6 +40,8 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://api.quicksync.me/v1"
 CLEAN_UP = RetryPolicy(max_attempts=2, total_seconds=3.0)
 """A clean-up runs while a task is being killed: there is little time."""
+ONCE = RetryPolicy(max_attempts=1)
+"""For what is asked between the attempts of another call, whose policy counts and waits."""
 
 
 class Body(Protocol):
@@ -97,9 +107,14 @@ class QuickSyncClient:
 
     def list_files(self) -> list[FileInfo]:
         """Every file of the session, unfinished ones too (``GET /buckets``)."""
+        return self._list_files(self.retry)
+
+    def _list_files(self, policy: RetryPolicy, *, hurried: bool = False) -> list[FileInfo]:
         what = "list the files"
-        answer = self._retried(
-            lambda: self._transport.call("GET", "/buckets", what=what, max_bytes=LISTING_BYTES)
+        answer = policy.run(
+            lambda: self._transport.call(
+                "GET", "/buckets", what=what, max_bytes=LISTING_BYTES, hurried=hurried
+            )
         )
         if not isinstance(answer, list):
             raise DamagedError(f"{what}: the service answered {type(answer).__name__}, a list was expected")
@@ -107,9 +122,12 @@ class QuickSyncClient:
 
     def get_file(self, file_key: str) -> FileInfo:
         """One file (``GET /buckets/file/{fileId}``). :raises NotFoundError: there is none with this key."""
+        return self._look_up(file_key, self.retry)
+
+    def _look_up(self, file_key: str, policy: RetryPolicy) -> FileInfo:
         what = f"look up file {file_key}"
         path = f"/buckets/file/{_path(file_key)}"
-        answer = self._retried(lambda: self._transport.call("GET", path, what=what))
+        answer = policy.run(lambda: self._transport.call("GET", path, what=what))
         return self._named(FileInfo.from_json(answer, where=what))
 
     def get_download_url(self, file_key: str) -> str:
@@ -133,7 +151,7 @@ class QuickSyncClient:
     def remove_unfinished(self, file_key: str) -> None:
         """Delete an upload that was begun, in a hurry; fine when it is gone already."""
         with suppress(NotFoundError):
-            self._delete(file_key, CLEAN_UP)
+            self._delete(file_key, CLEAN_UP, hurried=True)
 
     def open_link(
         self, url: str, *, what: str, start: int = 0, end: int | None = None
@@ -155,21 +173,33 @@ class QuickSyncClient:
         what = f"initiate the upload of {name!r}"
         raw_name = self.write_name(name)
         body = {"totalParts": total_parts, "encryptedName": raw_name, "originalSizeInBytes": size_bytes}
+        lost = False
 
         def attempt() -> Upload:
-            answer = self._transport.call("POST", "/buckets", what=what, json_body=body)
-            return Upload.from_json(answer, where=what)
+            nonlocal lost
+            lost_before, lost = lost, True  # an interrupt may come before the answer
+            try:
+                answer = self._transport.call("POST", "/buckets", what=what, json_body=body)
+                upload = Upload.from_json(answer, where=what)
+            except QuickSyncError as error:
+                lost = lost_before or _may_have_taken_effect(error)
+                raise
+            lost = lost_before
+            return upload
 
         def before_retry(error: QuickSyncError) -> None:
-            if error.maybe_done:
-                self._remove_lost_upload(name, raw_name)
+            nonlocal lost
+            lost = lost and not self._remove_lost_uploads(name, raw_name)
 
         try:
-            return self.retry.run(attempt, stop=stop, before_retry=before_retry)
-        except QuickSyncError as error:
-            if error.maybe_done or isinstance(error, DamagedError):
-                self._remove_lost_upload(name, raw_name)
+            upload = self.retry.run(attempt, stop=stop, before_retry=before_retry)
+        except BaseException:
+            if lost:
+                self._remove_lost_uploads(name, raw_name)
             raise
+        if lost:
+            self._remove_lost_uploads(name, raw_name, but=upload.file_key)
+        return upload
 
     def put_part(
         self, upload: Upload, part_number: int, body: Body | bytes, *, stop: threading.Event | None = None
@@ -197,33 +227,41 @@ class QuickSyncClient:
         """
         Finish an upload (``POST /buckets/complete``); ``tags`` in the order of the parts.
 
-        Where an answer was lost, the file's metadata decides. A repetition that finds no upload any more
-        (404, 409) while the file is there means that the first one took effect.
+        Where an answer was lost, or can't be read, the file's metadata decides. A repetition that finds no
+        upload any more (404, 409) while the file is there means that the first one took effect.
         """
-        what = f"complete the upload of file {upload.file_key}"
-        body = {"tags": list(tags), "key": upload.file_key}
+        key = upload.file_key
+        what = f"complete the upload of file {key}"
+        body = {"tags": list(tags), "key": key}
         lost = False
 
         def attempt() -> bool:
+            nonlocal lost
             try:
                 answer = self._transport.call("POST", "/buckets/complete", what=what, json_body=body)
+                _check_completed(answer, key, what)
             except (NotFoundError, ConflictError):
-                if lost and self._exists(upload.file_key):
+                if lost and self._found(key):
                     return True
                 raise
-            Upload.from_json(answer, where=what)
+            except QuickSyncError as error:
+                lost = lost or _may_have_taken_effect(error)
+                raise
             return True
 
         def before_retry(error: QuickSyncError) -> bool | None:
-            nonlocal lost
-            lost = lost or error.maybe_done
-            return True if lost and self.get_file(upload.file_key).completed else None
+            file = self._found(key) if lost else None
+            return True if file and file.completed else None
 
         try:
             self.retry.run(attempt, stop=stop, before_retry=before_retry)
+        except StoppedError:
+            raise
         except QuickSyncError as error:
-            if not error.maybe_done or before_retry(error) is None:
-                raise
+            with suppress(QuickSyncError):
+                if before_retry(error):
+                    return
+            raise
 
     # Session and names
 
@@ -263,26 +301,27 @@ class QuickSyncClient:
             return file
         return file if name == file.raw_name else replace(file, name=name)
 
-    def _session_id(self) -> str | None:
+    def _session_id(self) -> str:
+        """The session's id; empty where the service tells none."""
         if self.known_session_id is None:
             try:
-                self.current_session()
+                self.known_session_id = self.current_session().session_id or ""
             except NotFoundError:
                 self.known_session_id = ""
-        return self.known_session_id or None
+        return self.known_session_id
 
     # How calls are repeated
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         return self.retry.run(attempt)
 
-    def _delete(self, file_key: str, policy: RetryPolicy) -> None:
+    def _delete(self, file_key: str, policy: RetryPolicy, *, hurried: bool = False) -> None:
         what, path = f"delete file {file_key}", f"/buckets/{_path(file_key)}"
         lost = False
 
         def attempt() -> None:
             try:
-                self._transport.call("DELETE", path, what=what)
+                self._transport.call("DELETE", path, what=what, hurried=hurried)
             except NotFoundError:
                 if not lost:
                     raise
@@ -293,27 +332,43 @@ class QuickSyncClient:
 
         policy.run(attempt, before_retry=before_retry)
 
-    def _exists(self, file_key: str) -> bool:
+    def _found(self, file_key: str) -> FileInfo | None:
         try:
-            self.get_file(file_key)
+            return self._look_up(file_key, ONCE)
         except NotFoundError:
-            return False
-        return True
+            return None
 
-    def _remove_lost_upload(self, name: str, raw_name: str) -> None:
-        """Remove what an unanswered initiate may have left, where the raw name proves that it is ours."""
+    def _remove_lost_uploads(self, name: str, raw_name: str, *, but: str | None = None) -> bool:
+        """
+        Remove what an unanswered initiate may have left, where the raw name proves that it is ours.
+
+        :return: whether nothing is left for sure.
+        """
         if not self._cipher.unique:
             log.warning("initiating %r may have left an unfinished upload of that name behind", name)
-            return
+            return True
         try:
-            for file in self.list_files():
-                if file.raw_name == raw_name:
+            for file in self._list_files(CLEAN_UP, hurried=True):
+                if file.raw_name == raw_name and file.file_key != but:
                     self.remove_unfinished(file.file_key)
                     log.info(
                         "removed the upload of %r whose initiation was not answered (%s)", name, file.file_key
                     )
         except QuickSyncError as error:
             log.warning("initiating %r may have left an unfinished upload behind: %s", name, error)
+            return False
+        return True
+
+
+def _may_have_taken_effect(error: QuickSyncError) -> bool:
+    return error.maybe_done or isinstance(error, DamagedError)
+
+
+def _check_completed(answer: object, file_key: str, what: str) -> None:
+    """Nothing in the answer to a complete is needed any more; only one about something else is wrong."""
+    said = answer.get("fileKey") if isinstance(answer, dict) else answer
+    if said not in (None, file_key):
+        raise DamagedError(f"{what}: the service answered about something else")
 
 
 def _path(file_key: str) -> str:

@@ -33,27 +33,29 @@ from .errors import (
 _TEXT_CHARS = 400
 _NOT_DONE = {408, 425, 429}
 """Statuses that say the request was not acted on; other retryable ones leave it open."""
-_NOT_A_URL = (exceptions.InvalidURL, exceptions.MissingSchema, exceptions.InvalidSchema)
 
 
-def refusal(response: requests.Response, answer: bytes, what: str, secrets: list[str]) -> QuickSyncError:
+def refusal(
+    response: requests.Response, answer: bytes, what: str, secrets: list[str], *, link: bool = False
+) -> QuickSyncError:
     """
     The error for an answer that isn't 200.
 
     :param what: the request in words, the start of the message.
-    :param secrets: what must not be shown should the service repeat it; the first one is the bearer
-        (none for a link).
+    :param secrets: what must not be shown should the service repeat it; the first one is the bearer, unless
+        a link was opened.
     """
     status = response.status_code
     kind = error_class_for(status)
-    if secrets and status == HTTPStatus.UNAUTHORIZED and _has_expired(secrets[0], response):
+    if not link and status == HTTPStatus.UNAUTHORIZED and _has_expired(secrets[0], response):
         kind = SessionExpiredError
     title, detail, trace_id = _problem(answer, response)
     said = redact(": ".join(text for text in (title, detail) if text), secrets)
+    trace_id = trace_id and redact(trace_id, secrets)
     message = f"{what}: {status} {said or _phrase(status)} from {response.url}"
     if trace_id:
-        message += f" (trace {redact(trace_id, secrets)})"
-    if secrets and kind in NEXT_STEP:
+        message += f" (trace {trace_id})"
+    if not link and kind in NEXT_STEP:
         message += f"; {NEXT_STEP[kind]}"
     return kind(
         message,
@@ -69,7 +71,7 @@ def no_answer(error: BaseException, what: str) -> QuickSyncError:
     causes = list(_chain(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return UntrustedError(f"{what}: the TLS certificate is not trusted; {NEXT_STEP[UntrustedError]}")
-    if isinstance(error, _NOT_A_URL):
+    if isinstance(error, ValueError):
         return UsageError(f"{what}: not a URL that can be opened")
     if isinstance(error, exceptions.ConnectTimeout):
         return DeadlineError(f"{what}: no connection in time; {NEXT_STEP[DeadlineError]}")

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote_plus, urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
+from .checks import check_ca_file, check_secret, check_text, checked_base_url
 from .credentials import Credentials
-from .errors import DamagedError, UsageError
-from .failures import no_answer, refusal
+from .errors import DamagedError, QuickSyncError, UsageError
+from .failures import no_answer, redact, refusal
+from .pool import PatientAdapter
 
 ANSWER_BYTES = 1 << 20
 """The largest answer of an ordinary call; real ones are under 1 KiB."""
@@ -33,6 +34,7 @@ LISTING_BYTES = 256 << 20
 """The largest listing: 100,000 files take 20 to 60 MiB."""
 LINK_REDIRECTS = 5
 _READ_BYTES = 1 << 16
+_SECRET_CHARS = 6
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class HttpOptions:
     verify: bool | str = True
     connections: int = 8
 
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "read_timeout", "connections"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be more than 0, not {getattr(self, name)!r}")
+
 
 class Transport:
     """Sends requests with the bearer to one base URL, and requests without it to links."""
@@ -68,12 +75,15 @@ class Transport:
         self._headers = {"Accept": "application/json", "User-Agent": "airflow-provider-quicksync"}
         self._api_key = [api_key.strip()] if api_key else []
         for key in self._api_key:
-            check_text("the API key", key, shown=False)
+            check_secret("the API key", key)
             self._headers["X-API-KEY"] = key
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=self.options.connections, max_retries=0))
+            adapter = PatientAdapter(
+                send_timeout=self.options.read_timeout, pool_maxsize=self.options.connections, max_retries=0
+            )
+            self._session.mount(scheme, adapter)
         self._environment: dict[str, Mapping[str, Any]] = {}
 
     def __repr__(self) -> str:
@@ -93,14 +103,17 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = ANSWER_BYTES,
+        hurried: bool = False,
     ) -> Any:
         """
         Send one request with the bearer and read its JSON answer (None where it is empty).
 
         :param what: the request in words, for messages: "initiate the upload of 'a.csv'".
+        :param hurried: wait for the answer no longer than for a connection.
         :raises QuickSyncError: anything but a good answer.
         """
         bearer = self._credentials.bearer()
+        check_secret("the bearer", bearer)
         sent = CaseInsensitiveDict[str | bytes](self._headers)
         sent["Authorization"] = f"Bearer {bearer}"
         for name, value in (headers or {}).items():
@@ -109,16 +122,18 @@ class Transport:
         if json_body is not None:
             body = json.dumps(json_body).encode()
             sent["Content-Type"] = "application/json"
-        with closing(self._send(method, self.base_url + path, sent, body, what=what)) as response:
+        with closing(
+            self._send(method, self.base_url + path, sent, body, what=what, hurried=hurried)
+        ) as response:
             if response.is_redirect:
-                target = _origin(urljoin(self.base_url, response.headers["Location"]))
+                target = redact(_origin(_joined(self.base_url, response)), [bearer, *self._api_key])
                 raise UsageError(
                     f"{what}: {method} {response.url} redirects to {target}, and the bearer is not sent on:"
                     " set the connection's host to where the service is",
                     status=response.status_code,
                 )
             answer = _read(response, max_bytes, what)
-            if response.status_code != HTTPStatus.OK:
+            if not 200 <= response.status_code < 300:
                 raise refusal(response, answer, what, [bearer, *self._api_key])
         return _parsed(answer, what)
 
@@ -135,15 +150,17 @@ class Transport:
         headers = {"User-Agent": self._headers["User-Agent"], "Accept-Encoding": "identity"}
         if start or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        secrets: list[str] = []
         for _ in range(LINK_REDIRECTS + 1):
+            secrets += _link_secrets(url)
             with closing(
                 self._send("GET", url, CaseInsensitiveDict(headers), None, what=what, link=True)
             ) as response:
                 if response.is_redirect:
-                    url = urljoin(url, response.headers["Location"])
+                    url = _joined(url, response)
                     continue
                 if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                    raise refusal(response, _read(response, ANSWER_BYTES, what), what, [])
+                    raise refusal(response, _read(response, ANSWER_BYTES, what), what, secrets, link=True)
                 yield response
                 return
         raise DamagedError(f"{what}: the link redirects more than {LINK_REDIRECTS} times")
@@ -157,18 +174,22 @@ class Transport:
         *,
         what: str,
         link: bool = False,
+        hurried: bool = False,
     ) -> requests.Response:
         """Send one request; the response's body is still to be read, and its URL has lost its query."""
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.headers, prepared.body = method, url, headers, body
         if body is not None or method == "POST":
             headers["Content-Length"] = str(len(body or b""))
-        timeout = (self.options.connect_timeout, self.options.read_timeout)
+        connect, read = self.options.connect_timeout, self.options.read_timeout
+        timeout = (connect, min(connect, read) if hurried else read)
         try:
             with _without_queries_in_debug_logs():
                 adapter = self._session.get_adapter(url)
                 response = adapter.send(prepared, stream=True, timeout=timeout, **self._environment_for(url))
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except QuickSyncError:
+            raise  # of the body that was being read, some of which are OSErrors too
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             # No cause is chained: it would show the link's query, or the request with its bearer.
             raise no_answer(error, f"{what}: {method} {_shown(url, link)}") from None
         response.url = _shown(url, link)
@@ -179,44 +200,9 @@ class Transport:
         origin = _origin(url)
         if origin not in self._environment:
             found = self._session.merge_environment_settings(url, {}, True, self.options.verify, None)
+            check_ca_file(found["verify"])
             self._environment[origin] = {key: found[key] for key in ("proxies", "verify", "cert")}
         return self._environment[origin]
-
-
-def checked_base_url(url: str) -> str:
-    """
-    ``url`` without a trailing slash.
-
-    :raises UsageError: it is not an http(s) URL, or holds credentials, a query or a fragment.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        valid = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        valid = False
-    if (
-        not valid
-        or parts.username
-        or parts.password
-        or parts.query
-        or parts.fragment
-        or not url.isprintable()
-    ):
-        raise UsageError(
-            "the QuickSync host must be a URL such as https://api.quicksync.me/v1, without user or query"
-        )
-    return url.strip().rstrip("/")
-
-
-def check_text(what: str, value: str, *, shown: bool = True) -> None:
-    """:raises UsageError: ``value`` is empty or has control characters, which would split a header."""
-    if not value or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
-        problem = f"{value[:60]!r} " if shown else ""
-        raise UsageError(f"{what}: {problem}is empty or has control characters, refused before sending")
 
 
 def chunks(response: requests.Response, size_bytes: int, *, what: str) -> Iterator[bytes]:
@@ -256,8 +242,27 @@ def _parsed(answer: bytes, what: str) -> Any:
         ) from None
 
 
+def _joined(url: str, response: requests.Response) -> str:
+    """Where a redirect leads."""
+    try:
+        return urljoin(url, response.headers["Location"])
+    except ValueError:
+        return response.headers["Location"]
+
+
+def _link_secrets(url: str) -> list[str]:
+    """The query of a link, and its values, longest first."""
+    query = url.partition("?")[2]
+    values = [value for pair in query.split("&") for value in (pair.partition("=")[2],)]
+    found = {query, *values, *map(unquote_plus, values)}
+    return sorted((text for text in found if len(text) >= _SECRET_CHARS), key=len, reverse=True)
+
+
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "what is no URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 

@@ -102,15 +102,26 @@ def name_cipher(choice: str | NameCipher) -> NameCipher:
     :raises UsageError: there is no such cipher.
     """
     if not isinstance(choice, str):
-        return choice
+        return _checked(choice)
     if choice == QS_SHARE:
         return QsShareCipher()
     if choice == NONE:
         return PlainNames()
     module, _, attribute = choice.partition(":")
     try:
-        return cast("NameCipher", getattr(importlib.import_module(module), attribute)())
+        return _checked(getattr(importlib.import_module(module), attribute)())
+    except UsageError:
+        raise
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
             f"name_cipher {choice!r}: use {QS_SHARE!r}, {NONE!r} or 'package.module:Class' ({error})"
         ) from error
+
+
+def _checked(cipher: object) -> NameCipher:
+    missing = [
+        name for name in ("needs_session", "unique", "encrypt", "decrypt") if not hasattr(cipher, name)
+    ]
+    if missing:
+        raise UsageError(f"name_cipher {type(cipher).__name__} has no {', '.join(missing)}: see NameCipher")
+    return cast("NameCipher", cipher)

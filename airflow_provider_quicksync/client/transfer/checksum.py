@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .plan import Part
-from .sources import Source, SpooledSource, read_blocks
+from .sources import Source, SpooledSource, read_blocks, room_to_spool
 from .window import Stop
 
 
@@ -40,7 +40,7 @@ class FileDigest:
 
         At most as many are on disk as parts are on the way.
         """
-        with tempfile.TemporaryFile(prefix="quicksync-part-") as file:
+        with room_to_spool(self._source.name), tempfile.TemporaryFile(prefix="quicksync-part-") as file:
             for block in read_blocks(self._source, part.offset, part.size_bytes, self._stop):
                 file.write(block)
             file.flush()

@@ -24,6 +24,7 @@ from airflow_provider_quicksync.client.errors import (
     DamagedError,
     LimitError,
     NotFoundError,
+    QuickSyncError,
     RefusedError,
     UnreachableError,
     UsageError,
@@ -83,11 +84,14 @@ def download(
     :raises LimitError: the disk has no room.
     :raises DamagedError: size or SHA-256 are not what they must be.
     """
-    options, stop = options or DownloadOptions(), stop or Stop()
+    options, stop, target = options or DownloadOptions(), stop or Stop(), os.fspath(target)
     folder = _checked_folder(target, file.size_bytes)
-    partial = os.path.join(folder, f".{os.path.basename(target)[:100]}.{secrets.token_hex(6)}.part")
-    # Not from tempfile, whose files only their owner may read.
-    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    partial = os.path.join(folder, f".{os.path.basename(target)[:40]}.{secrets.token_hex(6)}.part")
+    try:
+        # Not from tempfile, whose files only their owner may read.
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _disk_error(error, target) from error
     try:
         fetching = _Fetching(client, file, fd, options, stop)
         sha256 = fetching.run(throttled(progress, lambda: fetching.fetched_bytes, file.size_bytes))
@@ -97,6 +101,8 @@ def download(
                 " not written"
             )
         os.replace(partial, target)
+    except QuickSyncError:
+        raise  # some of which are OSErrors too
     except OSError as error:
         raise _disk_error(error, target) from error
     finally:
@@ -158,6 +164,8 @@ class _Fetching:
     def _fetch(self, part: Part) -> None:
         """Fetch one range; as long as an attempt brings bytes, the next one doesn't count as a retry."""
         self._done[part.number] = 0
+        if not part.size_bytes:  # that there are no bytes is to be seen, too
+            self._client.retry.run(lambda: self._fetch_rest(part), stop=self._stop.halted)
         while self._done[part.number] < part.size_bytes:
             before = self._done[part.number]
             try:
@@ -171,7 +179,11 @@ class _Fetching:
         url = self._url
         try:
             self._stream(part, url)
-        except (RefusedError, NotFoundError, UsageError):
+        except (RefusedError, NotFoundError, UsageError) as error:
+            if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise DamagedError(
+                    f"{self._what}: the link has fewer bytes than the {self._file.size_bytes:,} of the file"
+                ) from None
             with self._lock:
                 if url == self._url:
                     self._url = self._client.get_download_url(self._file.file_key)
@@ -183,10 +195,14 @@ class _Fetching:
         bounds = {} if whole else {"start": start, "end": end}
         with self._client.open_link(url, what=self._what, **bounds) as response:
             position = self._first_byte(response, start)
+            # A link that ignores the range gives everything: what is behind the range is another part's.
+            excess = response.status_code == HTTPStatus.OK and end < self._file.size_bytes
             for chunk in chunks(response, CHUNK_BYTES, what=self._what):
                 self._stop.check()
-                self._write(part, position, chunk)
+                self._write(part, position, chunk[: end - position] if excess else chunk)
                 position += len(chunk)
+                if excess and position >= end:
+                    break
         if position < end:
             raise UnreachableError(f"{self._what}: the link gave {position:,} bytes of {end:,}")
 
@@ -243,10 +259,8 @@ def _checked_folder(target: str, size_bytes: int) -> str:
     return folder
 
 
-def _disk_error(error: OSError, target: str) -> Exception:
-    """An error of the disk in our words; the service's errors, some of them OSErrors too, as they are."""
-    if error.errno is None:
-        return error
+def _disk_error(error: OSError, target: str) -> QuickSyncError:
+    """An error of the disk in our words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LimitError(f"download target {target}: the disk is full; nothing was left there")
     return RefusedError(f"download target {target}: {error.strerror}; nothing was left there")

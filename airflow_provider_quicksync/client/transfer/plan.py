@@ -74,7 +74,7 @@ def plan_parts(
     limits = limits or ServiceLimits()
     if size_bytes < 0 or concurrency < 1 or (part_size_bytes is not None and part_size_bytes < 1):
         raise UsageError("size, part size and concurrency of an upload must be positive")
-    wanted = part_size_bytes or _balanced(size_bytes, concurrency)
+    wanted = part_size_bytes or max(limits.min_part_bytes, _balanced(size_bytes, concurrency))
     part_size = max(wanted, _ceil_div(size_bytes, limits.max_parts))
     if part_size < min(size_bytes, limits.min_part_bytes):
         raise UsageError(

@@ -9,18 +9,22 @@ states into one upload.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
 import stat
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO, Protocol
 
 from airflow_provider_quicksync.client.errors import (
+    LimitError,
     NotFoundError,
+    QuickSyncError,
     RefusedError,
     SourceChangedError,
     UsageError,
@@ -97,11 +101,16 @@ class SpooledSource(FileSource):
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self._fd = fd
+        self._closed = weakref.finalize(self, os.close, fd)
         self.size_bytes = os.fstat(fd).st_size
         self.fingerprint = self.current_fingerprint()
 
     def open(self) -> None:
         """It is open from the start."""
+
+    def close(self) -> None:
+        """Close the file, which also happens to one that was never uploaded."""
+        self._closed()
 
 
 class DataSource:
@@ -220,6 +229,8 @@ class RemoteSource:
             info: dict[str, Any] = self._fs.info(self._path)
         except FileNotFoundError:
             raise NotFoundError(f"upload source {self.name!r} does not exist") from None
+        except PermissionError as error:
+            raise RefusedError(f"upload source {self.name!r} may not be read ({error})") from error
         if info.get("type") == "directory" or info.get("size") is None:
             raise UsageError(
                 f"upload source {self.name!r} is not a file of a known size; pass files or a glob"
@@ -235,16 +246,21 @@ def open_source(file: Any, *, name: str | None = None) -> Source:
     :raises RefusedError: it may not be read.
     :raises UsageError: a directory, a text file object, or nothing of the above.
     """
-    if hasattr(file, "fs") and hasattr(file, "path") and not hasattr(file, "read"):
+    if all(hasattr(file, part) for part in ("fs", "path", "protocol")) and not hasattr(file, "read"):
         if file.protocol not in ("", "file", "local"):
             return RemoteSource(name or file.name, file.fs, file.path)
         file = file.path
     if isinstance(file, str | os.PathLike):
         return _open_path(os.fspath(file), name)
     if hasattr(file, "read"):
-        name = name or PurePath(str(getattr(file, "name", "data"))).name
-        if isinstance(file, io.TextIOBase):
-            raise UsageError(f"upload source {name!r} is a text file object: open it in binary mode ('rb')")
+        name = name or _name_of(file)
+        try:
+            if isinstance(file.read(0), str):
+                raise UsageError(f"upload source {name!r} gives text: open it in binary mode ('rb')")
+        except (OSError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"upload source {name!r} can't be read: {error}") from error
         return FileObjectSource(name, file) if _seekable(file) else _spooled(name, file)
     raise UsageError(f"cannot upload from {type(file).__name__}: pass a path, a binary file object or a URL")
 
@@ -290,6 +306,19 @@ def read_blocks(source: Source, offset: int, size_bytes: int, stop: Stop) -> Ite
         offset += len(block)
 
 
+def open_unchanged(source: Source) -> None:
+    """Open a source whose turn has come. :raises SourceChangedError: it is not what it was, or gone."""
+    try:
+        source.open()
+    except OSError as error:
+        raise SourceChangedError(f"{source.name!r} went away before it was uploaded ({error})") from error
+    try:
+        check_unchanged(source)
+    except BaseException:
+        source.close()
+        raise
+
+
 def check_unchanged(source: Source) -> None:
     """:raises SourceChangedError: the source is not what it was when it was chosen."""
     try:
@@ -318,16 +347,35 @@ def _open_path(path: str, name: str | None) -> Source:
         raise NotFoundError(f"upload source {path!r} does not exist on this worker") from None
     except PermissionError:
         raise RefusedError(f"upload source {path!r} may not be read by this worker's user") from None
+    except QuickSyncError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UsageError(f"upload source {path!r} can't be read: {error}") from error
 
 
 def _spooled(name: str, stream: BinaryIO) -> Source:
-    with tempfile.TemporaryFile(prefix="quicksync-") as spool:
-        try:
-            shutil.copyfileobj(stream, spool, 1 << 20)
-        except TypeError:
-            raise UsageError(f"upload source {name!r} gives text: open it in binary mode ('rb')") from None
+    with room_to_spool(name), tempfile.TemporaryFile(prefix="quicksync-") as spool:
+        shutil.copyfileobj(stream, spool, 1 << 20)
         spool.flush()
         return SpooledSource(name, os.dup(spool.fileno()))
+
+
+@contextlib.contextmanager
+def room_to_spool(name: str) -> Iterator[None]:
+    """:raises LimitError: the disk of temporary files is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise LimitError(
+            f"upload source {name!r} has no room in {tempfile.gettempdir()}: set TMPDIR to a larger disk"
+        ) from error
+
+
+def _name_of(file: Any) -> str:
+    name = getattr(file, "name", None)  # of a temporary file, it is a number
+    return (PurePath(name).name if isinstance(name, str) else "") or "data"
 
 
 def _seekable(file: Any) -> bool:

@@ -19,7 +19,7 @@ from airflow_provider_quicksync.client.models import Receipt, Upload
 from .checksum import FileDigest
 from .plan import Part, plan_parts
 from .progress import Progress, throttled
-from .sources import Source, check_unchanged, read_blocks
+from .sources import Source, check_unchanged, open_unchanged, read_blocks
 from .window import Stop, run_window
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INLINE_BYTES = 1 << 20
-"""A file up to this size goes up in the calling thread: starting one costs more than it gains."""
+"""A file of one part up to this size goes up in the calling thread: starting one costs more than it gains."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def upload(
     options, stop = options or UploadOptions(), stop or Stop()
     sending = _Sending(client, source, name or source.name, options, stop)
     return sending.run(
-        threads=source.size_bytes > INLINE_BYTES,
+        threads=sending.plan.total_parts > 1 or source.size_bytes > INLINE_BYTES,
         tick=throttled(progress, lambda: sending.sent_bytes, source.size_bytes),
     )
 
@@ -140,9 +140,8 @@ class _Sending:
     def run(self, *, threads: bool, tick: Callable[[], None] | None = None) -> Receipt:
         """Initiate, send, complete; or remove what was begun."""
         plan, client = self.plan, self._client
-        self._source.open()
+        open_unchanged(self._source)
         try:
-            check_unchanged(self._source)
             self._stop.check()
             started = client.initiate_upload(
                 self.name, size_bytes=plan.size_bytes, total_parts=plan.total_parts, stop=self._stop.halted
@@ -165,7 +164,7 @@ class _Sending:
             sha256=sha256,
             parts=plan.total_parts,
             completed=False,
-            session_id=client.known_session_id,
+            session_id=client.known_session_id or None,
         )
         return self.receipt
 

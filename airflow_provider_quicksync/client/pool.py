@@ -1,0 +1,40 @@
+"""Connections that are as patient while they send as while they wait for an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+
+
+class PatientAdapter(HTTPAdapter):
+    """
+    Sends bodies under the read timeout.
+
+    urllib3 gives each block of a body only the connect timeout, which slow uplinks that several parts share
+    don't meet.
+    """
+
+    def __init__(self, *, send_timeout: float, **settings: Any) -> None:
+        self._send_timeout = send_timeout
+        super().__init__(**settings)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """The pool of an origin or a proxy, whose connections are of a patient class."""
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if not issubclass(pool.ConnectionCls, _Patient):
+            kind = type(pool.ConnectionCls.__name__, (_Patient, pool.ConnectionCls), {})
+            kind.send_timeout = self._send_timeout  # type: ignore[attr-defined]
+            pool.ConnectionCls = kind
+        return pool
+
+
+class _Patient:
+    """Mixed into urllib3's connections: headers go under the connect timeout, the body under another."""
+
+    send_timeout: float
+    sock: Any
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+        self.sock.settimeout(self.send_timeout)
