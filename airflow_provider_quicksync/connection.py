@@ -7,10 +7,10 @@ that could be a secret.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, TypeVar
-from urllib.parse import urlsplit
 
 from airflow_provider_quicksync.client import (
     DEFAULT_BASE_URL,
@@ -30,7 +30,7 @@ T = TypeVar("T")
 SECRET_FIELDS = [
     name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"
 ]
-_DEFAULT_PATH = "/v1"
+_DEFAULT_PATH = "v1"
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -67,6 +67,7 @@ class Settings(TypedDict, total=False):
 class Configuration:
     """What a connection says, checked. Holds secrets: its repr shows none."""
 
+    where: str
     base_url: str
     token: str
     settings: Settings
@@ -83,7 +84,17 @@ class Configuration:
         return [secret for secret in found if isinstance(secret, str) and secret]
 
     def client(self) -> QuickSyncClient:
-        """A client for it."""
+        """
+        A client for it.
+
+        :raises UsageError: there is no token, or the URL or a setting is of no use.
+        """
+        try:
+            return self._client()
+        except UsageError as error:
+            raise UsageError(f"{self.where}: {error}") from None
+
+    def _client(self) -> QuickSyncClient:
         settings = self.settings
         minimum = settings.get("min_part_size_mib")
         return QuickSyncClient(
@@ -118,11 +129,14 @@ def read_connection(connection: ConnectionLike, overrides: Settings | None = Non
     unknown = sorted(set(given) - set(CONNECTION_FIELDS))
     if unknown:
         raise UsageError(f"there is no setting {unknown[0]!r}; settings are {', '.join(CONNECTION_FIELDS)}")
+    if not isinstance(extras, Mapping):
+        raise UsageError(f"{where}: the extras are not a JSON object")
     found = _settings({**extras, **given}, where)
     part_size = found.get("part_size_mib")
     return Configuration(
+        where=where,
         base_url=base_url(connection.host, connection.port, connection.schema),
-        token=connection.password or "",
+        token=(connection.password or "").strip(),
         settings=found,
         part_size_bytes=max(1, round(part_size * MIB)) if part_size else None,
         concurrency=found.get("max_concurrency") or HttpOptions.connections,
@@ -135,14 +149,19 @@ def base_url(host: str | None, port: int | None, schema: str | None) -> str:
 
     Where no path is given it is ``/v1``; a host that ends in ``/`` says that there is none.
     """
+    host = (host or "").strip()
     if not host:
         return DEFAULT_BASE_URL
-    host = host.strip()
-    scheme, path = (schema, "") if schema in ("http", "https") else ("https", schema or "")
-    url = host if "://" in host else f"{scheme}://{host}"
-    parts = urlsplit(url)
-    netloc = f"{parts.netloc}:{port}" if port and not parts.port else parts.netloc
-    return f"{parts.scheme}://{netloc}{parts.path or '/' + (path.strip('/') or _DEFAULT_PATH.strip('/'))}"
+    schema = (schema or "").strip()
+    scheme, path = (schema, "") if schema.lower() in ("http", "https") else ("https", schema)
+    if "://" in host:
+        scheme, _, host = host.partition("://")
+    netloc, slash, own_path = host.partition("/")
+    if netloc.count(":") > 1 and "[" not in netloc:
+        netloc = f"[{netloc}]"  # an Airflow URI loses the brackets of an IPv6 address
+    if port and not re.search(r":\d+$", netloc.rpartition("]")[2]):
+        netloc = f"{netloc}:{port}"
+    return f"{scheme}://{netloc}/{own_path if slash else path.strip('/') or _DEFAULT_PATH}"
 
 
 def _settings(given: Mapping[str, Any], where: str) -> Settings:
@@ -162,7 +181,7 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:
         session_id=read("session_id", _text),
         name_cipher=read("name_cipher", lambda value: value.strip() if isinstance(value, str) else value),
         part_size_mib=read("part_size_mib", _positive),
-        max_concurrency=read("max_concurrency", _count),
+        max_concurrency=read("max_concurrency", _connections),
         connect_timeout=read("connect_timeout", _positive),
         read_timeout=read("read_timeout", _positive),
         max_attempts=read("max_attempts", _count),
@@ -192,6 +211,13 @@ def _count(value: Any) -> int:
     if number != int(number):
         raise ValueError("must be a whole number above 0")
     return int(number)
+
+
+def _connections(value: Any) -> int:
+    count, most = _count(value), CONNECTION_FIELDS["max_concurrency"]["schema"]["maximum"]
+    if count > most:
+        raise ValueError(f"must be {most} or less")
+    return count
 
 
 def _verify(value: Any) -> bool | str:
