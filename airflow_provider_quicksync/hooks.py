@@ -29,6 +29,7 @@ from airflow_provider_quicksync.client import (
     open_source,
     upload_many,
 )
+from airflow_provider_quicksync.client.checks import check_text
 from airflow_provider_quicksync.client.completion import Verdict, check_completion, wait_for_completion
 from airflow_provider_quicksync.client.errors import is_hopeless
 from airflow_provider_quicksync.client.session_rules import session_use
@@ -171,6 +172,8 @@ class QuickSyncHook(BaseHook):
             to remove once the new ones are complete.
         """
         client = self.get_conn()
+        for _, name in items:
+            check_text("the file's name", name)
         selection = select(client, items, if_exists)
         for receipt in selection.kept.values():
             self.log.info("skipped %r: it is there as %s", receipt["name"], receipt["file_key"])

@@ -115,6 +115,8 @@ class UploadToQuickSyncOperator(BaseOperator):
 
         if self.on_empty not in ("fail", "skip"):
             raise UsageError(f"on_empty must be fail or skip, not {self.on_empty!r}")
+        if self.name is not None and not isinstance(self.name, str):
+            raise UsageError(f"name must be text, not {type(self.name).__name__} {self.name!r}")
         if (self.source is None) == (self.data is None):
             raise UsageError("an upload needs either source or data")
         if self.data is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from airflow_provider_quicksync.client import UsageError
+
 FileKeys = Any
 """A file key, a receipt (or other metadata with a ``file_key``), or any iterable of these."""
 
@@ -13,16 +15,16 @@ def as_file_keys(value: FileKeys) -> list[str]:
     """
     The file keys in ``value``, in order, each once.
 
-    :raises ValueError: there is something else in it.
+    :raises UsageError: there is something else in it.
     """
     return list(dict.fromkeys(_keys(value)))
 
 
 def as_file_key(value: FileKeys) -> str:
-    """The one file key in ``value``. :raises ValueError: there is none, or more than one."""
+    """The one file key in ``value``. :raises UsageError: there is none, or more than one."""
     keys = as_file_keys(value)
     if len(keys) != 1:
-        raise ValueError(f"one file key or receipt is needed, not {len(keys)}")
+        raise UsageError(f"one file key or receipt is needed, not {len(keys)}")
     return keys[0]
 
 
@@ -34,7 +36,7 @@ def is_single(value: FileKeys) -> bool:
 def _keys(value: FileKeys) -> Iterable[str]:
     if isinstance(value, str):
         if value[:1] in ("{", "["):
-            raise ValueError(
+            raise UsageError(
                 "a file key was given as the text of a receipt: use the task's .output, or"
                 " xcom_pull(...)['file_key'] in the template"
             )
@@ -42,10 +44,10 @@ def _keys(value: FileKeys) -> Iterable[str]:
     elif isinstance(value, Mapping):
         key = value.get("file_key")
         if not isinstance(key, str):
-            raise ValueError(f"no file_key in a receipt with the fields {', '.join(map(str, value))[:200]}")
+            raise UsageError(f"no file_key in a receipt with the fields {', '.join(map(str, value))[:200]}")
         yield key
     elif isinstance(value, Iterable):
         for item in value:
             yield from _keys(item)
     else:
-        raise ValueError(f"a file key or receipt was expected, not {type(value).__name__}")
+        raise UsageError(f"a file key or receipt was expected, not {type(value).__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,7 +47,7 @@ def is_collection(source: Any) -> bool:
     """Whether it is a list, a tuple, or the lazy sequence of mapped results."""
     return (
         isinstance(source, Iterable)
-        and not isinstance(source, str | os.PathLike)
+        and not isinstance(source, str | bytes | Mapping | os.PathLike)
         and not hasattr(source, "fs")
     )
 
