@@ -41,7 +41,11 @@ _COUNT_OPTIONS = {
 _SECONDS_OPTIONS = {
     "complete-after-seconds": "how long a file takes to be completed",
     "session-seconds": "how long a session lives",
+    "token-seconds": "a shorter life for the bearers of created and joined sessions",
+    "wallet-seconds": "how long a wallet bearer lives",
     "link-seconds": "how long a download link lives",
+    "hub-ping-seconds": "how often the session hub pings",
+    "hub-timeout-seconds": "how long a client of the hub may be silent",
     "latency-seconds": "added to every call",
 }
 
@@ -110,8 +114,8 @@ async def _serve(root: Path, settings: Settings) -> None:
         raise _CannotStart(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
     try:
         core, url = server.core, base_url(settings.host, port)
-        connection = airflow_connection(url, core.token, core.session.id, settings)
-        print(f"QuickSync on this machine: {url}  (root {root}, session {core.session.id})")
+        connection = airflow_connection(url, core.token, core.session_id, settings)
+        print(f"QuickSync on this machine: {url}  (root {root}, session {core.session_id})")
         print(export_line(connection), flush=True)
         await _until_told_to_stop()
     finally:

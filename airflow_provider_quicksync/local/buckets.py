@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import time
@@ -14,9 +13,9 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from airflow_provider_quicksync.local.call import Call
-from airflow_provider_quicksync.local.core import Core, Session
-from airflow_provider_quicksync.local.problems import Problem, invalid, unauthorized
+from airflow_provider_quicksync.local.call import Call, json_body, require_api_key
+from airflow_provider_quicksync.local.core import Core
+from airflow_provider_quicksync.local.problems import Problem, invalid
 from airflow_provider_quicksync.local.settings import MIB
 from airflow_provider_quicksync.local.store import Part, Upload
 
@@ -28,8 +27,9 @@ _INT64_MAX = 2**63 - 1
 async def list_files(call: Call) -> web.Response:
     """``GET /buckets``: every upload of the session, finished or not, oldest first."""
     core, session = call.core, call.session
-    answer = [core.describe(upload) for upload in core.store.of_session(session.id)]
+    answer = [upload.as_json() for upload in core.store.of_session(session.id)]
     core.store.count_poll(session.id)
+    core.events.announce_completed()
     return call.reply(answer)
 
 
@@ -37,43 +37,48 @@ async def get_file(call: Call) -> web.Response:
     """``GET /buckets/file/{fileId}``."""
     core, session = call.core, call.session
     upload = _named_upload(call)
-    answer = core.describe(upload)
+    answer = upload.as_json()
     core.store.count_poll(session.id, upload.file_key)
+    core.events.announce_completed()
     return call.reply(answer)
 
 
 async def initiate(call: Call) -> web.Response:
     """``POST /buckets``."""
     core, session = call.core, call.session
-    body = await _json_body(call)
+    body = await json_body(call)
     total_parts = _integer(body, "totalParts", 1, min(core.settings.max_parts, _INT32_MAX))
     size_bytes = _integer(body, "originalSizeInBytes", 0, _INT64_MAX)
     name = body.get("encryptedName")
     if name is not None and not isinstance(name, str):
         raise invalid("encryptedName", "The JSON value could not be converted to System.String.")
-    _check_rules(core, session, size_bytes)
+    _check_rules(call, size_bytes)
     upload = Upload(
         file_key=core.settings.key_prefix + secrets.token_hex(16),
         upload_id=secrets.token_urlsafe(24),
         session_id=session.id,
-        creator_id=session.creator_id,
+        creator_id=call.user.id,
         file_name=name,
         total_parts=total_parts,
         size_bytes=size_bytes,
     )
     core.store.add(upload)
+    core.events.file("FileAdded", upload)
     return call.reply({"uploadId": upload.upload_id, "fileKey": upload.file_key})
 
 
-def _check_rules(core: Core, session: Session, size_bytes: int) -> None:
-    rules = core.settings
-    files, total_bytes = core.store.usage(session.id)
-    if rules.max_files is not None and files >= rules.max_files:
-        raise Problem(422, f"The session allows {rules.max_files} files and has {files}.")
-    if rules.max_total_megabytes is not None and total_bytes + size_bytes > rules.max_total_megabytes * MIB:
+def _check_rules(call: Call, size_bytes: int) -> None:
+    session = call.session
+    files, total_bytes = call.core.store.usage(session.id)
+    if session.max_files is not None and files >= session.max_files:
+        raise Problem(422, f"The session allows {session.max_files} files and has {files}.")
+    if (
+        session.max_total_megabytes is not None
+        and total_bytes + size_bytes > session.max_total_megabytes * MIB
+    ):
         raise Problem(
             422,
-            f"The session allows {rules.max_total_megabytes} MB in all; it has {total_bytes} bytes "
+            f"The session allows {session.max_total_megabytes} MB in all; it has {total_bytes} bytes "
             f"and this file has {size_bytes}.",
         )
 
@@ -89,6 +94,7 @@ async def put_part(call: Call) -> web.Response:
         size_bytes, tag = await _receive(call, core.store.blob_path(blob))
         _open_upload(call)
         core.store.put_part(upload.file_key, Part(number, tag, size_bytes, blob))
+        core.events.file("FileProgress", upload)
     except BaseException:
         core.store.discard(blob)
         raise
@@ -145,7 +151,7 @@ def _part_number(call: Call, upload: Upload) -> int:
 async def complete(call: Call) -> web.Response:
     """``POST /buckets/complete``: check the parts; the file is ``completed`` as the settings say."""
     core = call.core
-    body = await _json_body(call)
+    body = await json_body(call)
     key, tags = body.get("key"), body.get("tags")
     if not isinstance(key, str) or not key:
         raise invalid("key", "The key field is required.")
@@ -159,6 +165,7 @@ async def complete(call: Call) -> web.Response:
     _check_parts(core, upload, tags)
     ready_at = time.time() + core.settings.complete_after_seconds
     core.store.set_stored(upload.file_key, ready_at, core.settings.complete_after_polls)
+    core.events.stored(ready_at)
     return call.reply({"uploadId": upload.upload_id, "fileKey": upload.file_key})
 
 
@@ -187,7 +194,9 @@ def _check_parts(core: Core, upload: Upload, tags: list[str]) -> None:
 async def delete(call: Call) -> web.Response:
     """``DELETE /buckets/{fileId}``: also an unfinished upload, with its parts."""
     core = call.core
-    core.store.remove(_named_upload(call).file_key)
+    upload = _named_upload(call)
+    core.store.remove(upload.file_key)
+    core.events.file("FileRemoved", upload)
     return web.Response()
 
 
@@ -195,7 +204,7 @@ async def get_download_url(call: Call) -> web.Response:
     """``GET /buckets/download/{fileId}``: a signed link that expires."""
     core = call.core
     upload = _named_upload(call)
-    if not upload.is_completed(time.time()):
+    if not upload.is_completed:
         raise Problem(409, "The file is not completed yet.")
     fault = call.fault
     life = core.settings.link_seconds
@@ -212,14 +221,6 @@ async def get_download_url(call: Call) -> web.Response:
 # -- shared -------------------------------------------------------------------------------------
 
 
-def require_api_key(call: Call) -> None:
-    """Raise a 401 unless the request carries the API key the server wants."""
-    wanted = call.core.settings.api_key
-    sent = call.request.headers.get("X-API-KEY", "")
-    if wanted is not None and not secrets.compare_digest(sent.encode(), wanted.encode()):
-        raise unauthorized("The X-API-KEY header is missing or wrong")
-
-
 def _own_upload(call: Call, file_key: str) -> Upload | None:
     """Return the upload of *file_key* if it is of the caller's session."""
     upload = call.core.store.find(file_key)
@@ -231,22 +232,6 @@ def _named_upload(call: Call) -> Upload:
     if upload is None:
         raise Problem(404, "There is no file with this key.")
     return upload
-
-
-async def _json_body(call: Call) -> dict[str, Any]:
-    entry = call.entry
-    kind = call.request.content_type
-    if kind not in ("application/json", "text/json") and not kind.endswith("+json"):
-        raise Problem(415, "The body must be sent as application/json.")
-    raw = await call.request.read()
-    entry.received_bytes = len(raw)
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        raise invalid("$", "The body is not valid JSON.") from error
-    if not isinstance(body, dict):
-        raise invalid("$", "The JSON value must be an object.")
-    return body
 
 
 def _integer(body: dict[str, Any], name: str, least: int, most: int) -> int:

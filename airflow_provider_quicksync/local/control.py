@@ -1,4 +1,4 @@
-"""The control route ``/_local/``: faults, log, settings, session; open to the server's own bearer."""
+"""The control route ``/_local/``: faults, log, settings, sessions, hub; open to the server's own bearer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,30 @@ from aiohttp import web
 from airflow_provider_quicksync.local.call import CORE, bearer
 from airflow_provider_quicksync.local.connection import CONTROL_PATH
 from airflow_provider_quicksync.local.faults import Fault
+from airflow_provider_quicksync.local.hub import Hub
 from airflow_provider_quicksync.local.problems import Problem, invalid, unauthorized
 from airflow_provider_quicksync.local.replies import problem_reply
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def routes() -> list[web.RouteDef]:
+def routes(hub: Hub) -> list[web.RouteDef]:
     """Return the routes of the control door."""
+
+    async def drop(request: web.Request) -> web.Response:
+        hub.drop(allow_reconnect=(await _document(request)).get("allow_reconnect"))
+        return web.Response()
+
+    async def silence(request: web.Request) -> web.Response:
+        hub.is_silent = bool((await _document(request)).get("is_silent", True))
+        return web.Response()
+
+    async def publish(request: web.Request) -> web.Response:
+        document = await _document(request)
+        session_id = document.get("session_id") or request.app[CORE].session_id
+        hub.publish(session_id, str(document.get("event")), document.get("data") or {})
+        return web.Response()
+
     doors: list[tuple[str, str, _Handler]] = [
         ("GET", "/faults", _list_faults),
         ("POST", "/faults", _add_fault),
@@ -30,7 +46,11 @@ def routes() -> list[web.RouteDef]:
         ("GET", "/files", _files),
         ("GET", "/settings", _settings),
         ("PATCH", "/settings", _change_settings),
+        ("GET", "/sessions", _sessions),
         ("POST", "/session/expire", _expire_session),
+        ("POST", "/hub/drop", drop),
+        ("POST", "/hub/silence", silence),
+        ("POST", "/hub/publish", publish),
     ]
     return [web.route(method, CONTROL_PATH + path, _guarded(handler)) for method, path, handler in doors]
 
@@ -81,7 +101,11 @@ async def _counters(request: web.Request) -> web.Response:
 
 async def _files(request: web.Request) -> web.Response:
     core = request.app[CORE]
-    return web.json_response([core.describe(upload) for upload in core.store.of_session(core.session.id)])
+    return web.json_response([upload.as_json() for upload in core.store.of_session(core.session_id)])
+
+
+async def _sessions(request: web.Request) -> web.Response:
+    return web.json_response(request.app[CORE].overview())
 
 
 async def _settings(request: web.Request) -> web.Response:
@@ -98,13 +122,13 @@ async def _change_settings(request: web.Request) -> web.Response:
 
 
 async def _expire_session(request: web.Request) -> web.Response:
-    request.app[CORE].expire_session()
+    request.app[CORE].expire_session((await _document(request)).get("session_id"))
     return web.Response()
 
 
 async def _document(request: web.Request) -> dict[str, Any]:
     try:
-        document = json.loads(await request.read())
+        document = json.loads(await request.read() or b"{}")
     except ValueError as error:
         raise invalid("$", "The body is not valid JSON.") from error
     if not isinstance(document, dict):

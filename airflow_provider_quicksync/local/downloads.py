@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from xml.sax.saxutils import escape
 
 from aiohttp import web
@@ -28,7 +27,7 @@ async def download(call: Call) -> web.StreamResponse:
     except Refused as error:
         return _refusal(403, "AccessDenied", str(error))
     upload = core.store.find(file_key)
-    if upload is None or not upload.is_completed(time.time()):
+    if upload is None or not upload.is_completed:
         return _refusal(404, "NoSuchKey", "The specified key does not exist.")
     return await _send(call, core.store.parts(file_key), upload.size_bytes)
 

@@ -126,8 +126,8 @@ class LocalQuickSync:
         settings = replace(self.settings, port=self._port)
         server = Server(self.root, settings, self.faults, self.journal)
         self.token = server.core.token
-        self.session_id = server.core.session.id
-        self.creator_id = server.core.session.creator_id
+        self.session_id = server.core.session_id
+        self.creator_id = server.core.creator_id
         return server
 
     def _on_loop(self, function: Callable[[Server], T]) -> T:
@@ -197,11 +197,32 @@ class LocalQuickSync:
         """Switch all faults off."""
         self.faults.clear()
 
-    def expire_session(self) -> None:
-        """Let the session end now; a restart opens it again."""
-        self._on_loop(lambda server: server.core.expire_session())
+    def expire_session(self, session_id: str | None = None) -> None:
+        """Let a session end now, the server's own if none is named; a restart opens that again."""
+        self._on_loop(lambda server: server.core.expire_session(session_id))
+
+    def drop_hub_connections(self, *, allow_reconnect: bool | None = None) -> None:
+        """Cut what listens to the hub; with *allow_reconnect*, say goodbye in a close message first."""
+        self._on_loop(lambda server: server.hub.drop(allow_reconnect=allow_reconnect))
+
+    def silence_hub(self, is_silent: bool = True) -> None:
+        """Let the hub send nothing, neither events nor pings; what happens meanwhile is lost."""
+        self._on_loop(lambda server: setattr(server.hub, "is_silent", is_silent))
+
+    def publish(self, event: str, data: dict[str, Any] | None = None, session_id: str | None = None) -> None:
+        """Send an event to who listens to a session, the server's own if none is named."""
+        self._on_loop(lambda server: server.hub.publish(session_id or self.session_id, event, data or {}))
 
     # -- what happened -------------------------------------------------------------------------
+
+    @property
+    def hub_connections(self) -> int:
+        """How many listen to the hub now."""
+        return self._on_loop(lambda server: server.hub.connections)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the sessions and who is in them."""
+        return self._on_loop(lambda server: server.core.overview())
 
     @property
     def requests(self) -> list[Entry]:

@@ -20,6 +20,14 @@ CALLS = (
     "get_download_url",
     "download",
     "current_session",
+    "create_session",
+    "join_session",
+    "disconnect_session",
+    "delete_session",
+    "wallet_nonce",
+    "wallet_verify",
+    "negotiate",
+    "hub",
 )
 ANY_CALL = "*"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_quicksync.local.call import CORE, Call, Handler, bearer
+from airflow_provider_quicksync.local.call import CORE, Call, Door, Handler
 from airflow_provider_quicksync.local.delivery import BytesSource, deliver, deliver_endless, hang_up, reset
 from airflow_provider_quicksync.local.faults import Fault
 from airflow_provider_quicksync.local.journal import Entry, kept_headers
@@ -18,20 +18,18 @@ from airflow_provider_quicksync.local.replies import (
     problem_reply,
 )
 
-#: Calls that are not let in by a session's bearer: a link carries its own signature.
-_WITHOUT_SESSION = frozenset({"download"})
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body>upstream is away</body></html>"
 
 
-def gated(name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return *handler* behind the gate, called *name* in the log and for the faults."""
+def gated(name: str, door: Door, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return *handler* behind the gate and its *door*, called *name* in the log and for the faults."""
 
     async def gate(request: web.Request) -> web.StreamResponse:
         core = request.app[CORE]
         call = Call(request, core, core.journal.begin(_entry(name, request)))
         status: int | None = None
         try:
-            response = await _pass(call, handler)
+            response = await _pass(call, door, handler)
             status = None if _is_cut(request) else response.status
             if isinstance(response, web.Response) and isinstance(response.body, bytes):
                 call.entry.sent_bytes = len(response.body)
@@ -57,26 +55,25 @@ def _is_cut(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-async def _pass(call: Call, handler: Handler) -> web.StreamResponse:
+async def _pass(call: Call, door: Door, handler: Handler) -> web.StreamResponse:
     if call.core.settings.latency_seconds:
         await asyncio.sleep(call.core.settings.latency_seconds)
     fault = call.fault = call.core.faults.take(call.entry.call, call.entry.part_number)
     if fault is None:
-        return await _answer(call, handler)
+        return await _answer(call, door, handler)
     call.entry.faulty = True
     early = await _before(call, fault)
     if early is not None:
         return early
     if call.entry.call == "download" and fault.body not in (None, "corrupt"):
         return await _after(call, fault, web.Response(content_type="application/octet-stream"))
-    return await _after(call, fault, await _answer(call, handler))
+    return await _after(call, fault, await _answer(call, door, handler))
 
 
-async def _answer(call: Call, handler: Handler) -> web.StreamResponse:
+async def _answer(call: Call, door: Door, handler: Handler) -> web.StreamResponse:
     """Let the bearer in and the handler answer."""
     try:
-        if call.entry.call not in _WITHOUT_SESSION:
-            call.opened = call.core.session_of(bearer(call.request))
+        door(call)
         return await handler(call)
     except Problem as problem:
         return problem_reply(problem)

@@ -27,7 +27,7 @@ class Settings:
     token: str | None = None
     session_id: str | None = None
     creator_id: str | None = None
-    #: When set, ``X-API-KEY`` is required where the API page names it (put_part, create_session).
+    #: When set, ``X-API-KEY`` is required where the API page names it (`PUT /buckets`, `POST /session`).
     api_key: str | None = None
     min_part_bytes: int = DEFAULT_MIN_PART_BYTES
     max_parts: int = DEFAULT_MAX_PARTS
@@ -38,12 +38,19 @@ class Settings:
     max_files: int | None = 1_000_000
     max_total_megabytes: int | None = 1_048_576
     max_users: int | None = 100
+    #: How long the server's session lives, and the longest life of one that is created.
     session_seconds: float = 7 * DAY_SECONDS
+    #: A shorter life for the bearers of sessions that are created or joined.
+    token_seconds: float | None = None
+    wallet_seconds: float = 600
     link_seconds: float = 3600
     #: Another name for this machine in download links, so that they are of another origin.
     link_host: str | None = None
     #: What each file key starts with, to try keys with awkward characters.
     key_prefix: str = ""
+    #: The hub pings so often, and gives up a client that is silent for so long (ASP.NET's defaults).
+    hub_ping_seconds: float = 15
+    hub_timeout_seconds: float = 30
     #: Added to every call.
     latency_seconds: float = 0
     #: Sent with every JSON answer instead of what ``Accept`` asks for.
@@ -59,7 +66,7 @@ class Settings:
                 raise ValueError(f"{field.name} must be {field.type}, not {value!r}")
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"{field.name} must not be negative, not {value!r}")
-        for name in ("max_parts", "session_seconds", "log_entries"):
+        for name in ("max_parts", "session_seconds", "log_entries", "hub_ping_seconds"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0")
 

@@ -11,10 +11,12 @@ import fcntl
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,10 +30,12 @@ CREATE TABLE IF NOT EXISTS uploads (
     total_parts INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     stored INTEGER NOT NULL DEFAULT 0,
+    announced INTEGER NOT NULL DEFAULT 0,
     ready_at REAL NOT NULL DEFAULT 0,
     polls_left INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS uploads_of_session ON uploads (session_id, number);
+CREATE INDEX IF NOT EXISTS uploads_coming ON uploads (ready_at) WHERE stored AND NOT announced;
 CREATE TABLE IF NOT EXISTS parts (
     file_key TEXT NOT NULL,
     part_number INTEGER NOT NULL,
@@ -62,14 +66,26 @@ class Upload:
     file_name: str | None
     total_parts: int
     size_bytes: int
-    #: Whether ``complete`` was answered; the file is ``completed`` after that, see :meth:`is_completed`.
+    #: Whether ``complete`` was answered; the file is ``completed`` after that, see :attr:`is_completed`.
     stored: bool = False
     ready_at: float = 0
     polls_left: int = 0
 
-    def is_completed(self, now: float) -> bool:
+    @property
+    def is_completed(self) -> bool:
         """Whether the file reached the archive."""
-        return bool(self.stored) and now >= self.ready_at and self.polls_left == 0
+        return bool(self.stored) and self.polls_left == 0 and time.time() >= self.ready_at
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the file as the API's UploadInfoDto."""
+        return {
+            "creatorId": self.creator_id,
+            "completed": self.is_completed,
+            "fileKey": self.file_key,
+            "fileName": self.file_name,
+            "totalParts": self.total_parts,
+            "originalSizeInBytes": self.size_bytes,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +126,11 @@ class Store:
             self._lock.close()
             raise StoreError(f"cannot use the state in {self.root}: {error}") from error
         self._remove_strays()
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The state, for the tables that are not of files."""
+        return self._db
 
     def close(self) -> None:
         """Release the root."""
@@ -180,6 +201,19 @@ class Store:
             " WHERE session_id = ? AND polls_left > 0 AND stored AND (? IS NULL OR file_key = ?)",
             (session_id, file_key, file_key),
         )
+
+    def take_completed(self, now: float) -> list[Upload]:
+        """Return the files that turned completed since the last time."""
+        coming = "stored AND NOT announced AND ready_at <= ? AND polls_left = 0"
+        rows = self._db.execute(f"SELECT {_UPLOAD} FROM uploads WHERE {coming}", (now,)).fetchall()
+        if rows:
+            self._db.execute(f"UPDATE uploads SET announced = 1 WHERE {coming}", (now,))
+        return [Upload(*row) for row in rows]
+
+    def coming_completions(self) -> list[float]:
+        """Return when files will be ready."""
+        rows = self._db.execute("SELECT DISTINCT ready_at FROM uploads WHERE stored AND NOT announced")
+        return [row[0] for row in rows]
 
     def remove(self, file_key: str) -> None:
         """Remove an upload, finished or not, and its bytes."""

@@ -1,4 +1,4 @@
-"""What the server signs: session tokens (JWT, HS256) and temporary download links (HMAC-SHA-256)."""
+"""What the server signs: bearers (JWT, HS256) and temporary download links (HMAC-SHA-256)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
+
+#: The kinds of bearers; one is never taken for the other.
+SESSION_TOKEN = "session"
+WALLET_TOKEN = "wallet"
 
 _ALGORITHM = "HS256"
 
 
 class Refused(Exception):
-    """A token or a link that does not open anything; the message says why."""
+    """A token, a link or a proof that does not open anything; the message says why."""
 
 
 class Signer:
@@ -23,27 +28,32 @@ class Signer:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    def session_token(self, session_id: str, user_id: str, expires_at: float, role: str = "host") -> str:
-        """Return a bearer for *user_id* in a session."""
-        claims = {
-            "sid": session_id,
-            "sub": user_id,
-            "role": role,
-            "jti": secrets.token_hex(8),
-            "iat": int(time.time()),
-            "exp": int(expires_at),
-        }
-        return jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
+    def token(
+        self, kind: str, subject: str, expires_at: float, claims: Mapping[str, str | int] | None = None
+    ) -> str:
+        """Return a bearer of *kind* for *subject*."""
+        now = int(time.time())
+        common = {"kind": kind, "sub": subject, "iat": now, "exp": int(expires_at)}
+        return jwt.encode(
+            {**(claims or {}), **common, "jti": secrets.token_hex(8)}, self._secret, algorithm=_ALGORITHM
+        )
 
-    def session_claims(self, token: str) -> dict[str, Any]:
-        """Return the claims of a session token; :raises Refused: with the reason."""
+    def claims(self, kind: str, token: str) -> dict[str, Any]:
+        """Return the claims of a bearer of *kind*; :raises Refused: with the reason."""
         try:
-            options: Any = {"require": ["sid", "sub", "role", "exp"]}
-            return jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options=options)
+            options: Any = {"require": ["kind", "sub", "exp"]}
+            claims: dict[str, Any] = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options=options)
         except jwt.ExpiredSignatureError as error:
             raise Refused("The token expired") from error
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, UnicodeEncodeError) as error:
             raise Refused("The token is not valid") from error
+        if claims["kind"] != kind:
+            raise Refused(f"A {kind} token is needed here")
+        return claims
+
+    def digest(self, text: str) -> str:
+        """Return what is kept of a password."""
+        return hmac.new(self._secret, f"password\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def link_query(self, file_key: str, expires: int) -> dict[str, str]:
         """Return the query of a link to *file_key*."""
