@@ -20,7 +20,7 @@ demo: $(READY) ## upload, wait, check and delete a real file, against a QuickSyn
 airflow: $(READY) ## an Airflow to click in, with a QuickSync on this machine and the example DAGs; Ctrl-C stops it
 	@$(RUN) scripts/airflow.py
 
-airflow-check: $(READY) ## start what `make airflow` starts, see that it is healthy, and stop it
+airflow-check: $(READY) ## start what `make airflow` starts, trigger an example, see it succeed, and stop it
 	@$(RUN) scripts/airflow.py --check
 
 test: lint types unit ## lint, types and tests, on the newest Airflow

@@ -1,20 +1,24 @@
 """An Airflow to click in: `airflow standalone`, a QuickSync on this machine, the connection, the examples.
 
-`make airflow` runs it until Ctrl-C; `--check` waits until it is healthy and stops it. State is kept in
-`.airflow/` between runs. Both programs are groups of processes, and are stopped as such.
+`make airflow` runs it until Ctrl-C; `--check` triggers an example as a click would, and stops.
+State is kept in `.airflow/` between runs. Both programs are groups of processes, and are stopped as such.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -25,6 +29,7 @@ BIN = Path(sys.executable).parent
 START_SECONDS = 180
 STOP_SECONDS = 20
 POLL_SECONDS = 0.5
+CHECKED = "quicksync_upload_wait_delete"
 
 
 def main(arguments: list[str]) -> int:
@@ -42,9 +47,13 @@ def main(arguments: list[str]) -> int:
             print("Starting Airflow: half a minute the first time", flush=True)
             wait_for(airflow, "Airflow", lambda: healthy(port))
             print(welcome(port, connection), flush=True)
-            if "--check" not in arguments:
-                wait_until_one_ends(quicksync, airflow)
-                return 1
+            if "--check" in arguments:
+                run = triggered(port)
+                state = wait_for(airflow, "Airflow", run)
+                print(f"{CHECKED} under the scheduler: {state}", flush=True)
+                return 0 if state == "success" else 1
+            wait_until_one_ends(quicksync, airflow)
+            return 1
     except KeyboardInterrupt:
         print()
     print("Stopped; nothing is left running")
@@ -63,11 +72,13 @@ def quicksync_command() -> list[str | Path]:
 def airflow_settings(port: int, connection: str) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
     return {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # standalone starts its parts by name
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW_CONN_QUICKSYNC_DEFAULT": connection,
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -79,9 +90,14 @@ def airflow_settings(port: int, connection: str) -> dict[str, str]:
     }
 
 
-def welcome(port: int, connection: str) -> str:
+def login() -> tuple[str, str]:
+    """The user and the password that Airflow made up at its first start."""
     passwords = json.loads((HOME / "simple_auth_manager_passwords.json.generated").read_text())
-    name, password = next(iter(passwords.items()))
+    return next(iter(passwords.items()))
+
+
+def welcome(port: int, connection: str) -> str:
+    name, password = login()
     return "\n".join(
         [
             "",
@@ -99,7 +115,7 @@ def printed_connection() -> str | None:
     """The connection that quicksync-local printed for an Airflow, once it has."""
     for line in (HOME / "quicksync.log").read_text().splitlines():
         if line.startswith("export AIRFLOW_CONN_QUICKSYNC_DEFAULT="):
-            return line.partition("=")[2].strip("'")
+            return shlex.split(line)[1].partition("=")[2]
     return None
 
 
@@ -113,6 +129,27 @@ def healthy(port: int) -> bool:
     return False
 
 
+def triggered(port: int) -> Callable[[], str | None]:
+    """Trigger the example as the UI does, once its file is parsed; return what tells its final state."""
+    url, (name, password) = f"http://127.0.0.1:{port}", login()
+    api = requests.Session()
+    token = api.post(f"{url}/auth/token", json={"username": name, "password": password}, timeout=30).json()
+    api.headers["Authorization"] = f"Bearer {token['access_token']}"
+    runs = f"{url}/api/v2/dags/{CHECKED}/dagRuns"
+    run_id = None
+
+    def final_state() -> str | None:
+        nonlocal run_id
+        if run_id is None:
+            answer = api.post(runs, json={"logical_date": datetime.now(UTC).isoformat()}, timeout=30)
+            run_id = answer.json()["dag_run_id"] if answer.ok else None
+            return None
+        state = api.get(f"{runs}/{run_id}", timeout=30).json()["state"]
+        return state if state in ("success", "failed") else None
+
+    return final_state
+
+
 def free_port(preferred: int) -> int:
     """The preferred port, or any other where something else has it."""
     for port in (preferred, 0):
@@ -122,7 +159,7 @@ def free_port(preferred: int) -> int:
 
 
 @contextmanager
-def group(name: str, command: list, settings: dict[str, str] | None = None):
+def group(name: str, command: list, settings: dict[str, str] | None = None) -> Iterator:
     """Run a command as a session of its own, its output in a log; at the end nothing of it is left."""
     with (HOME / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
@@ -166,7 +203,7 @@ def members(session: int) -> list[psutil.Process]:
     return found
 
 
-def wait_for(process: subprocess.Popen, name: str, ready) -> object:
+def wait_for(process: subprocess.Popen, name: str, ready: Callable) -> Any:
     """Return what `ready` returns once it is something, unless the process ends or time does."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
