@@ -10,7 +10,12 @@ try:
 except ImportError:  # 2.11
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
-__all__ = ["form_widget", "mask_secret"]
+__all__ = ["form_widget", "mask_secret", "task_state_store"]
+
+
+def task_state_store(context: Mapping[str, Any]) -> Any:
+    """Where a task keeps what its next attempt needs: Airflow 3.3 and newer; None before."""
+    return context.get("task_state_store")
 
 
 def form_widget(field: Mapping[str, Any]) -> Any:

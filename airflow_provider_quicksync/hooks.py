@@ -33,7 +33,8 @@ from airflow_provider_quicksync.client.checks import check_text
 from airflow_provider_quicksync.client.completion import Verdict, check_completion, wait_for_completion
 from airflow_provider_quicksync.client.errors import is_hopeless
 from airflow_provider_quicksync.client.session_rules import session_use
-from airflow_provider_quicksync.client.transfer.existing import IfExists, select, superseded
+from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
+from airflow_provider_quicksync.client.transfer.existing import IfExists, list_others, select, superseded
 from airflow_provider_quicksync.client.transfer.progress import ProgressLog, size
 from airflow_provider_quicksync.client.transfer.sources import Source
 from airflow_provider_quicksync.compat import mask_secret
@@ -164,25 +165,30 @@ class QuickSyncHook(BaseHook):
         if_exists: IfExists = "add",
         checksum: bool = True,
         stop: Stop | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[list[Receipt], list[str]]:
         """
         Upload (source, name) pairs, after checking that the session has room for them.
 
+        :param checkpoint: where what a next attempt needs is kept.
         :return: the receipts in order, and the keys of the older files that ``if_exists="replace"`` is
             to remove once the new ones are complete.
         """
         client = self.get_conn()
         for _, name in items:
             check_text("the file's name", name)
-        selection = select(client, items, if_exists)
+        selection = select(client, items, if_exists, checkpoint)
         for receipt in selection.kept.values():
             self.log.info("skipped %r: it is there as %s", receipt["name"], receipt["file_key"])
         sent: list[Receipt] = []
         if selection.items:
             total_bytes = sum(source.size_bytes for source, _ in selection.items)
-            if use := session_use(client, selection.files):
+            files = selection.files
+            if use := session_use(
+                client, lambda: list_others(client, checkpoint) if files is None else files
+            ):
                 use.check(len(selection.items), total_bytes)
-            sent = self._send(client, selection.items, total_bytes, checksum, stop)
+            sent = self._send(client, selection.items, total_bytes, checksum, stop, checkpoint)
         return selection.merged(sent), superseded(client, selection, sent)
 
     def _upload_one(
@@ -203,6 +209,7 @@ class QuickSyncHook(BaseHook):
         total_bytes: int,
         checksum: bool,
         stop: Stop | None,
+        checkpoint: Checkpoint | None,
     ) -> list[Receipt]:
         what = f"uploading {items[0][1]!r}" if len(items) == 1 else f"uploading {len(items)} files"
         self.log.info("%s (%s) to %s", what, size(total_bytes), client.base_url)
@@ -212,7 +219,9 @@ class QuickSyncHook(BaseHook):
             checksum=checksum,
         )
         progress = ProgressLog(self.log, what)
-        receipts = upload_many(client, items, options=options, stop=stop, progress=progress)
+        receipts = upload_many(
+            client, items, options=options, stop=stop, progress=progress, checkpoint=checkpoint
+        )
         for receipt in receipts:
             self.log.info(
                 "uploaded %r as %s: %d bytes in %d part(s), SHA-256 %s",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_quicksync.client import Receipt, Stop
+    from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
     from airflow_provider_quicksync.client.transfer.existing import IfExists
     from airflow_provider_quicksync.hooks import QuickSyncHook
 
@@ -34,6 +35,8 @@ class UploadToQuickSyncOperator(BaseOperator):
     :param poke_interval: seconds between two looks while waiting.
     :param completion_timeout: seconds to wait at most.
     :param checksum: put the SHA-256 of the file into the receipt.
+    :param durable: whether a retry goes on where a failed or killed attempt stopped, also on another worker
+        (Airflow 3.3 and newer; before, a retry starts again).
     :param part_size_mib: size of the parts in MiB; by default from the file's size.
     :param max_concurrency: parts, or small files, on the way at the same time; by default 8.
     :param quicksync_conn_id: the connection. (templated)
@@ -54,6 +57,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         poke_interval: float = 5.0,
         completion_timeout: float = 3600.0,
         checksum: bool = True,
+        durable: bool = True,
         part_size_mib: float | None = None,
         max_concurrency: int | None = None,
         quicksync_conn_id: str = "quicksync_default",
@@ -69,6 +73,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.poke_interval = poke_interval
         self.completion_timeout = completion_timeout
         self.checksum = checksum
+        self.durable = durable
         self.part_size_mib = part_size_mib
         self.max_concurrency = max_concurrency
         self.quicksync_conn_id = quicksync_conn_id
@@ -82,8 +87,13 @@ class UploadToQuickSyncOperator(BaseOperator):
         self._stop = Stop()
         with no_retry_where_hopeless(), self._hook() as hook:
             items = self._items()
+            checkpoint = self._checkpoint(context)
             receipts, older = hook.upload_sources(
-                items, if_exists=self.if_exists, checksum=self.checksum, stop=self._stop
+                items,
+                if_exists=self.if_exists,
+                checksum=self.checksum,
+                stop=self._stop,
+                checkpoint=checkpoint,
             )
             if self.wait_for_completion or older:
                 hook.wait_for_completion(
@@ -94,6 +104,8 @@ class UploadToQuickSyncOperator(BaseOperator):
                 )
                 for receipt in receipts:
                     receipt["completed"] = True
+            if checkpoint:
+                checkpoint.clear()
             return self._finish(hook, receipts, older)
 
     def on_kill(self) -> None:
@@ -107,6 +119,19 @@ class UploadToQuickSyncOperator(BaseOperator):
         return QuickSyncHook(
             self.quicksync_conn_id, part_size_mib=self.part_size_mib, max_concurrency=self.max_concurrency
         )
+
+    def _checkpoint(self, context: Context) -> Checkpoint | None:
+        from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
+        from airflow_provider_quicksync.compat import task_state_store
+
+        if not self.durable:
+            return None
+        store = task_state_store(context)
+        if store is None:
+            self.log.info("this Airflow keeps no task state (3.3 and newer do): a retry starts again")
+            return None
+        ti = context["ti"]
+        return Checkpoint(store, last_attempt=ti.try_number > ti.max_tries)
 
     def _items(self) -> list[tuple[Any, str]]:
         """The sources with their names, after checking what was asked for."""

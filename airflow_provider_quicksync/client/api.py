@@ -162,16 +162,24 @@ class QuickSyncClient:
     # Uploads
 
     def initiate_upload(
-        self, name: str, *, size_bytes: int, total_parts: int, stop: threading.Event | None = None
+        self,
+        name: str,
+        *,
+        size_bytes: int,
+        total_parts: int,
+        raw_name: str | None = None,
+        stop: threading.Event | None = None,
     ) -> Upload:
         """
         Begin an upload (``POST /buckets``).
 
         Where an answer was lost, the upload that was begun is looked for by its raw name and removed
         before another one is begun.
+
+        :param raw_name: what :meth:`write_name` made of the name, where that was done already.
         """
         what = f"initiate the upload of {name!r}"
-        raw_name = self.write_name(name)
+        raw_name = raw_name or self.write_name(name)
         body = {"totalParts": total_parts, "encryptedName": raw_name, "originalSizeInBytes": size_bytes}
         lost = False
 
@@ -222,18 +230,25 @@ class QuickSyncClient:
         return self.retry.run(attempt, stop=stop)
 
     def complete_upload(
-        self, upload: Upload, tags: Sequence[str], *, stop: threading.Event | None = None
+        self,
+        upload: Upload,
+        tags: Sequence[str],
+        *,
+        maybe_done: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         """
         Finish an upload (``POST /buckets/complete``); ``tags`` in the order of the parts.
 
         Where an answer was lost, or can't be read, the file's metadata decides. A repetition that finds no
         upload any more (404, 409) while the file is there means that the first one took effect.
+
+        :param maybe_done: an earlier attempt may have completed it.
         """
         key = upload.file_key
         what = f"complete the upload of file {key}"
         body = {"tags": list(tags), "key": key}
-        lost = False
+        lost = maybe_done
 
         def attempt() -> bool:
             nonlocal lost
@@ -290,6 +305,11 @@ class QuickSyncClient:
                 " connection, or name_cipher to none"
             )
         return self._cipher.encrypt(name, self.known_session_id or "")
+
+    @property
+    def names_are_unique(self) -> bool:
+        """Whether a raw name identifies one upload."""
+        return self._cipher.unique
 
     def _named(self, file: FileInfo) -> FileInfo:
         """The file with its readable name, or as it is."""

@@ -146,7 +146,7 @@ def error_class_for(status: int) -> type[QuickSyncError]:
     return STATUS_ERRORS.get(status) or (BusyError if status >= 500 else UsageError)
 
 
-def is_hopeless(error: QuickSyncError) -> bool:
+def is_hopeless(error: BaseException) -> bool:
     """Whether doing the same again can't succeed until somebody changes something."""
     if isinstance(error, NotFoundError):
         return error.status is not None  # without one, a source is missing, which may appear yet

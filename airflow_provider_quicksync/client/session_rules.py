@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -54,19 +55,21 @@ class SessionUse:
         )
 
 
-def session_use(client: QuickSyncClient, files: list[FileInfo] | None = None) -> SessionUse | None:
+def session_use(
+    client: QuickSyncClient, list_files: Callable[[], list[FileInfo]] | None = None
+) -> SessionUse | None:
     """
     Ask for the session's rules and their use; None where the service tells no session.
 
-    :param files: the listing, where it was asked for already.
+    :param list_files: gives the files that count, by default all of the session; called only where a rule
+        limits them.
     """
     try:
         session = client.current_session()
     except NotFoundError:
         return None
-    if files is None:
-        limited = _limited(session.max_files) or _limited(session.max_total_megabytes)
-        files = client.list_files() if limited else []
+    limited = _limited(session.max_files) or _limited(session.max_total_megabytes)
+    files = (list_files or client.list_files)() if limited else []
     return SessionUse(session, len(files), sum(file.size_bytes for file in files))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from airflow_provider_quicksync.client.errors import ConflictError, UsageError
 from airflow_provider_quicksync.client.models import FileInfo, Receipt
+from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
 from airflow_provider_quicksync.client.transfer.sources import Source
 
 if TYPE_CHECKING:
@@ -36,9 +37,14 @@ class Selection:
         return [self.kept.get(place) or next(waiting) for place in range(len(sent) + len(self.kept))]
 
 
-def select(client: QuickSyncClient, items: Sequence[tuple[Source, str]], if_exists: IfExists) -> Selection:
+def select(
+    client: QuickSyncClient,
+    items: Sequence[tuple[Source, str]],
+    if_exists: IfExists,
+    checkpoint: Checkpoint | None = None,
+) -> Selection:
     """
-    Decide about each (source, name).
+    Decide about each (source, name). What an earlier attempt of the same upload made does not count.
 
     :raises ConflictError: ``fail``, and one of the names is there.
     :raises UsageError: an unknown ``if_exists``, or two items of one name.
@@ -51,7 +57,7 @@ def select(client: QuickSyncClient, items: Sequence[tuple[Source, str]], if_exis
         raise UsageError(f"two sources would be uploaded as {twice[0]!r}: upload them with a name each")
     if if_exists == "add":
         return Selection(list(items))
-    selection = Selection([], files=client.list_files())
+    selection = Selection([], files=list_others(client, checkpoint))
     there: dict[str | None, list[FileInfo]] = {}
     for file in selection.files or []:
         if file.completed:
@@ -71,6 +77,12 @@ def select(client: QuickSyncClient, items: Sequence[tuple[Source, str]], if_exis
     return selection
 
 
+def list_others(client: QuickSyncClient, checkpoint: Checkpoint | None) -> list[FileInfo]:
+    """The session's files, without those that an earlier attempt of the same upload made."""
+    files = client.list_files()
+    return checkpoint.others(files, names_are_unique=client.names_are_unique) if checkpoint else files
+
+
 def superseded(client: QuickSyncClient, selection: Selection, receipts: Sequence[Receipt]) -> list[str]:
     """The keys of the older files that have the name and the creator of a new one."""
     new_keys = {receipt["name"]: receipt["file_key"] for receipt in receipts}
@@ -80,7 +92,7 @@ def superseded(client: QuickSyncClient, selection: Selection, receipts: Sequence
         key = new_keys[file.name or ""]
         if key not in creators:
             creators[key] = client.get_file(key).creator_id
-        if file.creator_id is not None and file.creator_id == creators[key]:
+        if file.file_key != key and file.creator_id is not None and file.creator_id == creators[key]:
             found.append(file.file_key)
     return found
 

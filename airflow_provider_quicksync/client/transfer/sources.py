@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import shutil
@@ -121,7 +122,7 @@ class DataSource:
     def __init__(self, name: str, data: bytes) -> None:
         self.name = name
         self.size_bytes = len(data)
-        self.fingerprint = self.current_fingerprint()
+        self.fingerprint = f"{len(data)}-{hashlib.sha256(data).hexdigest()}"
         self._view = memoryview(data)
 
     def open(self) -> None:
@@ -135,7 +136,7 @@ class DataSource:
 
     def current_fingerprint(self) -> str:
         """Bytes don't change."""
-        return str(self.size_bytes)
+        return self.fingerprint
 
     def close(self) -> None:
         """Nothing was opened."""

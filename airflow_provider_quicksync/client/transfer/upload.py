@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_quicksync.client.errors import QuickSyncError
+from airflow_provider_quicksync.client.errors import QuickSyncError, RefusedError, is_hopeless
 from airflow_provider_quicksync.client.models import Receipt, Upload
 
+from .checkpoint import Checkpoint, FileState
 from .checksum import FileDigest
-from .plan import Part, plan_parts
+from .plan import Part, Plan, plan_parts
 from .progress import Progress, throttled
+from .resume import abandon, resume
 from .sources import Source, check_unchanged, open_unchanged, read_blocks
 from .window import Stop, run_window
 
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_quicksync.client.api import QuickSyncClient
 
 log = logging.getLogger(__name__)
-
-INLINE_BYTES = 1 << 20
-"""A file of one part up to this size goes up in the calling thread: starting one costs more than it gains."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +53,21 @@ def upload(
     options: UploadOptions | None = None,
     stop: Stop | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Receipt:
-    """
-    Upload one source under ``name`` (its own by default).
-
-    :raises SourceChangedError: it changed meanwhile; the upload was removed again.
-    :raises StoppedError: a stop was requested; the upload was removed again.
-    :raises QuickSyncError: it failed for good; the upload was removed again where the service was in reach.
-    """
-    options, stop = options or UploadOptions(), stop or Stop()
-    sending = _Sending(client, source, name or source.name, options, stop)
-    return sending.run(
-        threads=sending.plan.total_parts > 1 or source.size_bytes > INLINE_BYTES,
-        tick=throttled(progress, lambda: sending.sent_bytes, source.size_bytes),
-    )
+    """Upload one source under ``name`` (its own by default); see :func:`upload_many`."""
+    items = [(source, name or source.name)]
+    return upload_many(client, items, options=options, stop=stop, progress=progress, checkpoint=checkpoint)[0]
 
 
 def upload_many(
     client: QuickSyncClient,
-    sources: Sequence[tuple[Source, str]],
+    items: Sequence[tuple[Source, str]],
     *,
     options: UploadOptions | None = None,
     stop: Stop | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Receipt]:
     """
     Upload (source, name) pairs; the receipts are in their order.
@@ -85,25 +76,38 @@ def upload_many(
     ones one after another, with all connections each. The first failure stops the rest; what was complete
     by then stays, and the error's notes name it.
 
-    :raises QuickSyncError: as :func:`upload`.
+    :param checkpoint: where what a next attempt needs is kept; without one, every attempt starts again.
+    :raises SourceChangedError: a source changed meanwhile; its upload was removed again.
+    :raises StoppedError: a stop was requested; what was unfinished was removed again.
+    :raises QuickSyncError: it failed for good; what was unfinished was removed again where the service was
+        in reach, unless the checkpoint keeps it.
     """
     options, stop = options or UploadOptions(), stop or Stop()
-    jobs = [_Sending(client, source, name, options, stop) for source, name in sources]
-    total_bytes = sum(source.size_bytes for source, _ in sources)
-    tick = throttled(progress, lambda: sum(job.sent_bytes for job in jobs), total_bytes)
+    states: Sequence[FileState | None] = (
+        resume(client, checkpoint, items) if checkpoint else [None] * len(items)
+    )
+    jobs = [
+        _Sending(client, source, name, options, stop, checkpoint, state)
+        for (source, name), state in zip(items, states, strict=True)
+    ]
+    report = throttled(
+        progress, lambda: sum(job.sent_bytes for job in jobs), sum(source.size_bytes for source, _ in items)
+    )
+
+    def tick() -> None:
+        if report:
+            report()
+        if checkpoint:
+            checkpoint.tick()
+
     try:
         small = [job for job in jobs if job.plan.total_parts == 1]
         if small:
-            run_window(
-                lambda job: job.run(threads=False),
-                small,
-                concurrency=options.concurrency,
-                stop=stop,
-                tick=tick,
-            )
+            concurrency = min(options.concurrency, len(small))
+            run_window(_Sending.run, small, concurrency=concurrency, stop=stop, tick=tick)
         for job in jobs:
             if job.plan.total_parts > 1:
-                job.run(threads=True, tick=tick)
+                job.run(tick)
     except BaseException as error:
         kept = [f"{job.name!r} ({job.receipt['file_key']})" for job in jobs if job.receipt]
         if kept:
@@ -111,6 +115,9 @@ def upload_many(
                 f"{len(kept)} of {len(jobs)} files had been uploaded before: {', '.join(kept[:20])}"
             )
         raise
+    finally:
+        if checkpoint:
+            checkpoint.write()
     return [job.receipt for job in jobs if job.receipt]
 
 
@@ -118,97 +125,149 @@ class _Sending:
     """One file on its way."""
 
     def __init__(
-        self, client: QuickSyncClient, source: Source, name: str, options: UploadOptions, stop: Stop
+        self,
+        client: QuickSyncClient,
+        source: Source,
+        name: str,
+        options: UploadOptions,
+        stop: Stop,
+        checkpoint: Checkpoint | None,
+        state: FileState | None,
     ) -> None:
         self.name = name
         self.receipt: Receipt | None = None
-        self.plan = plan_parts(
-            source.size_bytes,
-            part_size_bytes=options.part_size_bytes,
-            concurrency=options.concurrency,
-            limits=client.limits,
-        )
         self._client, self._source, self._options, self._stop = client, source, options, stop
+        self._checkpoint, self._state = checkpoint, state
+        self.plan = (state and state.plan) or self._planned()
+        self._tags: dict[int, str] = dict(state.tags) if state else {}
         self._bodies: dict[int, PartBody] = {}
-        self._tags: dict[int, str] = {}
+
+    def _planned(self) -> Plan:
+        return plan_parts(
+            self._source.size_bytes,
+            part_size_bytes=self._options.part_size_bytes,
+            concurrency=self._options.concurrency,
+            limits=self._client.limits,
+        )
 
     @property
     def sent_bytes(self) -> int:
         """Bytes on the way so far; a part that is sent again counts once."""
         return sum(body.sent_bytes for body in list(self._bodies.values()))
 
-    def run(self, *, threads: bool, tick: Callable[[], None] | None = None) -> Receipt:
-        """Initiate, send, complete; or remove what was begun."""
-        plan, client = self.plan, self._client
+    def run(self, tick: Callable[[], None] | None = None) -> None:
+        """Upload the file, or go on with it, and write its receipt."""
         open_unchanged(self._source)
         try:
             self._stop.check()
-            started = client.initiate_upload(
-                self.name, size_bytes=plan.size_bytes, total_parts=plan.total_parts, stop=self._stop.halted
-            )
-            try:
-                sha256 = self._send_parts(started, threads, tick)
-                check_unchanged(self._source)
-                self._stop.check()
-                tags = [self._tags[number] for number in range(1, plan.total_parts + 1)]
-                client.complete_upload(started, tags, stop=self._stop.halted)
-            except BaseException:
-                abandon(client, started, self.name)
-                raise
+            if self._state and self._state.file_key:
+                self._finish(self._state.file_key, self._state.sha256 or self._digest_only())
+            elif self._state and self._state.upload:
+                self._go_on(self._state.upload, tick)
+            else:
+                self._send(self._begin(), tick)
         finally:
             self._source.close()
-        self.receipt = Receipt(
-            file_key=started.file_key,
-            name=self.name,
-            size_bytes=plan.size_bytes,
-            sha256=sha256,
-            parts=plan.total_parts,
-            completed=False,
-            session_id=client.known_session_id or None,
-        )
-        return self.receipt
 
-    def _send_parts(self, started: Upload, threads: bool, tick: Callable[[], None] | None) -> str | None:
-        """Send every part; SHA-256 of the whole where it is asked for."""
-        checksum, plan = self._options.checksum, self.plan
-        whole = FileDigest(self._source, self._stop) if checksum and plan.total_parts > 1 else None
+    def _begin(self) -> Upload:
+        plan, state = self.plan, self._state
+        started = self._client.initiate_upload(
+            self.name,
+            size_bytes=plan.size_bytes,
+            total_parts=plan.total_parts,
+            raw_name=state.raw_name if state else None,
+            stop=self._stop.halted,
+        )
+        if self._checkpoint and state and plan.total_parts > 1:
+            self._checkpoint.started(state, started, plan)
+        return started
+
+    def _go_on(self, started: Upload, tick: Callable[[], None] | None) -> None:
+        """Go on with an earlier attempt's upload; start again where the service refuses that."""
+        try:
+            self._send(started, tick)
+        except QuickSyncError as error:
+            if not is_hopeless(error) or isinstance(error, RefusedError) or error.status is None:
+                raise
+            log.warning("%s; starting the upload of %r again", error, self.name)
+            self._stop.restart()
+            self._tags, self._bodies, self.plan = {}, {}, self._planned()
+            self._send(self._begin(), tick)
+
+    def _send(self, started: Upload, tick: Callable[[], None] | None) -> None:
+        """Send what is missing and complete; or remove what was begun, unless it is kept."""
+        try:
+            sha256 = self._send_parts(started, tick)
+            check_unchanged(self._source)
+            self._stop.check()
+            tags = [self._tags[number] for number in range(1, self.plan.total_parts + 1)]
+            resumed = self._state is not None and self._state.upload is not None
+            self._client.complete_upload(started, tags, maybe_done=resumed, stop=self._stop.halted)
+        except BaseException as error:
+            if self._checkpoint and self._state and self._checkpoint.keeps(self._state, error):
+                log.info(
+                    "kept the unfinished upload of %r (%s) for the next attempt", self.name, started.file_key
+                )
+            else:
+                abandon(self._client, started, self.name)
+            raise
+        self._finish(started.file_key, sha256)
+
+    def _finish(self, file_key: str, sha256: str | None) -> None:
+        self.receipt = Receipt(
+            file_key=file_key,
+            name=self.name,
+            size_bytes=self.plan.size_bytes,
+            sha256=sha256,
+            parts=self.plan.total_parts,
+            completed=False,
+            session_id=self._client.known_session_id or None,
+        )
+        if self._checkpoint and self._state:
+            self._checkpoint.done(self._state, file_key, sha256)
+
+    def _digest_only(self) -> str | None:
+        if not self._options.checksum:
+            return None
+        whole = FileDigest(self._source, self._stop)
+        whole.run()
+        return whole.hexdigest()
+
+    def _send_parts(self, started: Upload, tick: Callable[[], None] | None) -> str | None:
+        """Send every part that is missing; SHA-256 of the whole where it is asked for."""
+        checksum, plan, remote = self._options.checksum, self.plan, self._source.remote
+        if plan.total_parts == 1:
+            body = PartBody(self._source, 0, plan.size_bytes, self._stop, checksum)
+            self._send_part(started, 1, body)
+            return body.sha256
+        whole = FileDigest(self._source, self._stop) if checksum else None
 
         def send(part: Part) -> None:
-            if whole and self._source.remote:
+            if whole and remote:
                 with whole.staged(part) as staged:
-                    self._send_part(started, part.number, PartBody(staged, 0, part.size_bytes, self._stop))
+                    if part.number not in self._tags:
+                        self._send_part(
+                            started, part.number, PartBody(staged, 0, part.size_bytes, self._stop)
+                        )
             else:
-                body = PartBody(
-                    self._source, part.offset, part.size_bytes, self._stop, checksum and not whole
-                )
+                body = PartBody(self._source, part.offset, part.size_bytes, self._stop)
                 self._send_part(started, part.number, body)
 
-        if threads:
-            run_window(
-                send,
-                plan.parts(),
-                concurrency=min(self._options.concurrency, plan.total_parts),
-                stop=self._stop,
-                beside=whole.run if whole and not self._source.remote else None,
-                tick=tick,
-            )
-        else:
-            send(plan.part(1))
-        return whole.hexdigest() if whole else self._bodies[1].sha256
+        run_window(
+            send,
+            [part for part in plan.parts() if part.number not in self._tags or (whole and remote)],
+            concurrency=min(self._options.concurrency, plan.total_parts),
+            stop=self._stop,
+            beside=whole.run if whole and not remote else None,
+            tick=tick,
+        )
+        return whole.hexdigest() if whole else None
 
     def _send_part(self, started: Upload, number: int, body: PartBody) -> None:
         self._bodies[number] = body
-        self._tags[number] = self._client.put_part(started, number, body, stop=self._stop.halted).tag
-
-
-def abandon(client: QuickSyncClient, started: Upload, name: str) -> None:
-    """Remove an upload that can't be finished, as far as the service can be reached, and log which."""
-    try:
-        client.remove_unfinished(started.file_key)
-    except QuickSyncError as error:
-        log.warning("the unfinished upload of %r is still there as %s: %s", name, started.file_key, error)
-    else:
-        log.info("removed the unfinished upload of %r (%s)", name, started.file_key)
+        self._tags[number] = tag = self._client.put_part(started, number, body, stop=self._stop.halted).tag
+        if self._checkpoint and self._state:
+            self._checkpoint.sent(self._state, number, tag)
 
 
 class PartBody:

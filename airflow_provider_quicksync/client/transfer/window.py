@@ -33,6 +33,12 @@ class Stop:
         self.requested.set()
         self.halted.set()
 
+    def restart(self) -> None:
+        """Go on after a failure that was dealt with; not where a stop was requested."""
+        self.halted.clear()
+        if self.requested.is_set():
+            self.halted.set()
+
     def check(self) -> None:
         """:raises StoppedError: the work has to end."""
         if self.halted.is_set():
