@@ -22,9 +22,12 @@ class Listener:
 
     async def __aenter__(self):
         self.http = aiohttp.ClientSession()
+        self.sockets = []
         return self
 
     async def __aexit__(self, *error):
+        for socket in self.sockets:
+            await socket.close()
         await self.http.close()
 
     async def negotiate(self, version=1):
@@ -37,6 +40,7 @@ class Listener:
         if ticket is None:
             ticket = (await self.negotiate())[1]["connectionToken"]
         self.socket = await self.http.ws_connect(self.url, params={"id": ticket, "access_token": self.token})
+        self.sockets.append(self.socket)
         return await self.ask({"protocol": protocol, "version": 1})
 
     async def ask(self, message):
