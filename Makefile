@@ -45,19 +45,21 @@ test-matrix: $(READY) ## the tests on each supported Airflow and Python; ROWS="3
 wheel-check: $(READY) ## build the wheel, and use it in an empty environment
 	@scripts/wheel_check.sh constraints/airflow-$(NEWEST).txt
 
-constraints: $(READY) ## resolve constraints/ anew
+constraints: $(UV) ## resolve constraints/ anew
 	@scripts/constraints.sh
 
 venv: $(READY) ## set up .venv: the newest Airflow, this package (editable), every extra, the tools
 
-$(READY): pyproject.toml constraints/airflow-$(NEWEST).txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 here; name one: make PYTHON=/path/to/python"; exit 1; }
-	@echo "Setting up $(VENV): $$($(PYTHON) --version), Airflow $(NEWEST)"
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check uv
+$(READY): pyproject.toml constraints/airflow-$(NEWEST).txt | $(UV)
+	@echo "Setting up $(VENV): $$($(RUN) --version), Airflow $(NEWEST)"
 	@$(UV) pip install --quiet --python $(RUN) --constraints constraints/airflow-$(NEWEST).txt \
 		-r pyproject.toml --all-extras --group dev --editable .
 	@touch $@
+
+$(UV):
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 here; name one: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv
 
 clean: ## remove the environments and all that the commands made
 	@rm -rf $(VENV) .venvs .airflow build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
