@@ -10,8 +10,6 @@ from airflow.providers.common.compat.sdk import BaseOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_quicksync.client import QuickSyncError
-
 
 class DeleteQuickSyncFileOperator(BaseOperator):
     """
