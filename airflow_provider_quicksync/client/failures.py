@@ -61,7 +61,7 @@ def refusal(
         message,
         status=status,
         trace_id=trace_id,
-        retry_after=_retry_after(response.headers.get("Retry-After")),
+        retry_after=retry_after_seconds(response.headers.get("Retry-After")),
         maybe_done=kind.retryable and status not in _NOT_DONE,
     )
 
@@ -89,6 +89,7 @@ def redact(text: str, secrets: list[str]) -> str:
         text = text.replace(secret, "***")
     text = re.sub(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*", "***", text)
     text = re.sub(r"(https?://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1?***", text)
+    text = re.sub(r"\?[^\s?\"'<>]*=[^\s\"'<>]*", "?***", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + "…"
 
@@ -102,7 +103,7 @@ def _problem(answer: bytes, response: requests.Response) -> tuple[str, str, str 
         text = answer[: 4 * _TEXT_CHARS].decode(errors="replace")
         return ("", "" if "<" in text else text, trace_id)
     if not isinstance(problem, dict):
-        return (str(problem), "", trace_id)
+        return ("" if problem is None else str(problem), "", trace_id)
     details = [problem.get("detail") or ""]
     errors = problem.get("errors")
     if isinstance(errors, dict):
@@ -117,7 +118,7 @@ def _problem(answer: bytes, response: requests.Response) -> tuple[str, str, str 
     )
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after_seconds(value: str | None) -> float | None:
     """Seconds of a ``Retry-After`` header: a number or an HTTP date."""
     if not value:
         return None
