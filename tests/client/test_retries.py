@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -157,8 +158,6 @@ def test_what_was_found_before_a_retry_is_the_result() -> None:
 @pytest.mark.parametrize("status", RETRIED)
 @pytest.mark.parametrize("call", REPEATED_AT_ONCE)
 def test_a_status_that_may_pass_is_tried_again(connect: Connect, call: str, status: int) -> None:
-    import json
-
     with RawServer(http(status), http(status), http(200, json.dumps(GOOD[call]))) as raw:
         CALLS[call](connect(raw.url, cipher="none"))
         assert len(raw.heads) == 3
