@@ -85,7 +85,9 @@ def run(row: Row) -> Row:
         try:
             python = environment(row, found, output)
             row.python = printed(python, "import platform; print(platform.python_version())")
-            options = ["-q", "-o", f"cache_dir={python.parents[1]}/pytest-cache", f"--junitxml={report}"]
+            options = ["-q", "-o", f"cache_dir={python.parents[1]}/pytest-cache"]
+            # The newer junit family refuses the properties that a test records.
+            options += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
             call([python, "-m", "pytest", *options], output)
         except subprocess.CalledProcessError as error:
             # 1 is "some tests failed", which the report counts; anything else ended before that.
