@@ -58,13 +58,22 @@ def _is_glob(source: Any) -> bool:
 
 def _resolve(source: Any) -> Iterable[tuple[Source, str]]:
     if isinstance(source, str) and "://" in source:
-        source = ObjectStoragePath(source)
+        source = _object_storage(source)
         if any(c in source.path for c in _MAGIC):
             return _remote_matches(source)
     elif _is_glob(source):
         return _matches(source)
     opened = open_source(source)
     return [(opened, opened.name)]
+
+
+def _object_storage(url: str) -> Any:
+    try:
+        path = ObjectStoragePath(url)
+        _ = path.fs  # versions differ in when they look for it
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"upload source {url!r} can't be opened: {error}") from error
+    return path
 
 
 def _matches(pattern: str) -> Iterable[tuple[Source, str]]:
