@@ -18,10 +18,10 @@ demo: $(READY) ## upload, wait, check and delete a real file, against a QuickSyn
 	@$(RUN) scripts/demo.py
 
 airflow: $(READY) ## an Airflow to click in, with a QuickSync on this machine and the example DAGs; Ctrl-C stops it
-	@$(RUN) scripts/airflow.py
+	@$(RUN) scripts/standalone.py
 
 airflow-check: $(READY) ## start what `make airflow` starts, trigger an example, see it succeed, and stop it
-	@$(RUN) scripts/airflow.py --check
+	@$(RUN) scripts/standalone.py --check
 
 test: lint types unit ## lint, types and tests, on the newest Airflow
 

@@ -16,7 +16,8 @@ python=$work/venv/bin/python
 
 # Away from the checkout, so that only what the wheel brought can be imported.
 cd "$work"
-export AIRFLOW_HOME=$work/airflow AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
+export AIRFLOW_HOME=$work/airflow AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
 "$work/venv/bin/airflow" providers list --output plain 2> providers.log | grep airflow-provider-quicksync ||
     { cat providers.log; echo "airflow providers list does not show airflow-provider-quicksync"; exit 1; }
 
