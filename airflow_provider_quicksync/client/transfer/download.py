@@ -15,22 +15,17 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
-
-import requests
 
 from airflow_provider_quicksync.client.errors import (
     DamagedError,
     LimitError,
-    NotFoundError,
     QuickSyncError,
     RefusedError,
-    UnreachableError,
     UsageError,
 )
-from airflow_provider_quicksync.client.http import chunks
 from airflow_provider_quicksync.client.models import FileInfo
+from airflow_provider_quicksync.client.transfer.link import CHUNK_BYTES, Link
 from airflow_provider_quicksync.client.transfer.plan import Part, Plan, plan_parts
 from airflow_provider_quicksync.client.transfer.progress import Progress, throttled
 from airflow_provider_quicksync.client.transfer.window import Stop, run_window
@@ -38,7 +33,6 @@ from airflow_provider_quicksync.client.transfer.window import Stop, run_window
 if TYPE_CHECKING:
     from airflow_provider_quicksync.client.api import QuickSyncClient
 
-CHUNK_BYTES = 1 << 20
 INLINE_BYTES = 1 << 20
 """A file up to this size is fetched in the calling thread."""
 
@@ -120,9 +114,8 @@ class _Fetching:
     def __init__(
         self, client: QuickSyncClient, file: FileInfo, fd: int, options: DownloadOptions, stop: Stop
     ) -> None:
-        self._client, self._file, self._fd, self._options, self._stop = client, file, fd, options, stop
-        self._what = f"download file {file.file_key}"
-        self._url = client.get_download_url(file.file_key)
+        self._file, self._fd, self._options, self._stop = file, fd, options, stop
+        self._link = Link(client, file, stop)
         self._lock = threading.Condition()
         self._done: dict[int, int] = {}
         self._sha256 = hashlib.sha256()
@@ -136,7 +129,7 @@ class _Fetching:
         """Fetch everything; its SHA-256 where one is asked for."""
         size = self._file.size_bytes
         plan = plan_parts(size, concurrency=self._options.concurrency)
-        if plan.total_parts > 1 and not self._serves_ranges():
+        if plan.total_parts > 1 and not self._link.serves_ranges():
             plan = Plan(size, size, 1)
         checksum = self._options.checksum or self._options.sha256 is not None
         if size <= INLINE_BYTES:
@@ -154,75 +147,12 @@ class _Fetching:
             )
         return self._sha256.hexdigest() if checksum else None
 
-    def _serves_ranges(self) -> bool:
-        def attempt() -> bool:
-            with self._client.open_link(self._url, what=self._what, start=0, end=1) as response:
-                return response.status_code == HTTPStatus.PARTIAL_CONTENT
-
-        return self._client.retry.run(attempt, stop=self._stop.halted)
-
     def _fetch(self, part: Part) -> None:
-        """Fetch one range; as long as an attempt brings bytes, the next one doesn't count as a retry."""
+        """Fetch one range to its place."""
         self._done[part.number] = 0
-        if not part.size_bytes:  # that there are no bytes is to be seen, too
-            self._client.retry.run(lambda: self._fetch_rest(part), stop=self._stop.halted)
-        while self._done[part.number] < part.size_bytes:
-            before = self._done[part.number]
-            try:
-                self._client.retry.run(lambda: self._fetch_rest(part), stop=self._stop.halted)
-            except UnreachableError:
-                if self._done[part.number] - before < CHUNK_BYTES:
-                    raise
+        self._link.fetch(part.offset, part.offset + part.size_bytes, lambda block: self._write(part, block))
 
-    def _fetch_rest(self, part: Part) -> None:
-        """Fetch what a range still misses, through a new link where the one in use has expired."""
-        url = self._url
-        try:
-            self._stream(part, url)
-        except (RefusedError, NotFoundError, UsageError) as error:
-            if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise DamagedError(
-                    f"{self._what}: the link has fewer bytes than the {self._file.size_bytes:,} of the file"
-                ) from None
-            with self._lock:
-                if url == self._url:
-                    self._url = self._client.get_download_url(self._file.file_key)
-            self._stream(part, self._url)
-
-    def _stream(self, part: Part, url: str) -> None:
-        start, end = part.offset + self._done[part.number], part.offset + part.size_bytes
-        whole = start == 0 and end == self._file.size_bytes
-        bounds = {} if whole else {"start": start, "end": end}
-        with self._client.open_link(url, what=self._what, **bounds) as response:
-            position = self._first_byte(response, start)
-            # A link that ignores the range gives everything: what is behind the range is another part's.
-            excess = response.status_code == HTTPStatus.OK and end < self._file.size_bytes
-            for chunk in chunks(response, CHUNK_BYTES, what=self._what):
-                self._stop.check()
-                self._write(part, position, chunk[: end - position] if excess else chunk)
-                position += len(chunk)
-                if excess and position >= end:
-                    break
-        if position < end:
-            raise UnreachableError(f"{self._what}: the link gave {position:,} bytes of {end:,}")
-
-    def _first_byte(self, response: requests.Response, start: int) -> int:
-        """Where an answer begins: the service may ignore a range and send everything."""
-        if response.status_code == HTTPStatus.OK:
-            return 0
-        said = response.headers.get("Content-Range", "")
-        if not said.startswith(f"bytes {start}-") or not said.endswith((f"/{self._file.size_bytes}", "/*")):
-            raise DamagedError(
-                f"{self._what}: asked for {start:,} on of {self._file.size_bytes:,} bytes, got {said[:80]!r}"
-            )
-        return start
-
-    def _write(self, part: Part, position: int, chunk: bytes) -> None:
-        """Write what is new of a chunk at its place."""
-        wanted = part.offset + self._done[part.number]
-        if position + len(chunk) > part.offset + part.size_bytes:
-            raise DamagedError(f"{self._what}: the link gives more than {self._file.size_bytes:,} B")
-        block = memoryview(chunk)[max(0, wanted - position) :]
+    def _write(self, part: Part, block: memoryview) -> None:
         while block:
             written = os.pwrite(self._fd, block, part.offset + self._done[part.number])
             block = block[written:]
