@@ -6,7 +6,7 @@ The work itself is done below, in :mod:`airflow_provider_quicksync.client`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from airflow_provider_quicksync.client import (
     UsageError,
     data_source,
     download,
+    errors,
     open_source,
     upload_many,
 )
@@ -38,7 +39,12 @@ from airflow_provider_quicksync.client.transfer.existing import IfExists, list_o
 from airflow_provider_quicksync.client.transfer.progress import ProgressLog, size
 from airflow_provider_quicksync.client.transfer.sources import Source
 from airflow_provider_quicksync.compat import mask_secret
-from airflow_provider_quicksync.connection import Configuration, Settings, read_connection
+from airflow_provider_quicksync.connection import (
+    Configuration,
+    ConnectionLike,
+    Settings,
+    read_connection,
+)
 from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS, FORM_BEHAVIOUR
 from airflow_provider_quicksync.receipts import FileKeys, as_file_key, as_file_keys
 
@@ -90,10 +96,7 @@ class QuickSyncHook(BaseHook):
 
         :raises UsageError: a field has a value that can't be used.
         """
-        found = read_connection(self.get_connection(self.quicksync_conn_id), self._settings)
-        for secret in found.secrets:
-            mask_secret(secret)
-        return found
+        return configure(self.get_connection(self.quicksync_conn_id), self._settings)
 
     def get_conn(self) -> QuickSyncClient:
         """The client for the connection; one per hook, closed with it."""
@@ -319,6 +322,18 @@ class QuickSyncHook(BaseHook):
         return True
 
 
+def configure(connection: ConnectionLike, settings: Settings) -> Configuration:
+    """
+    Check a connection, and register its secrets with Airflow's masker.
+
+    :raises UsageError: a field has a value that can't be used.
+    """
+    found = read_connection(connection, settings)
+    for secret in found.secrets:
+        mask_secret(secret)
+    return found
+
+
 @contextmanager
 def no_retry_where_hopeless() -> Iterator[None]:
     """Turn errors that another attempt of the task can't mend into Airflow's failure without a retry."""
@@ -328,3 +343,11 @@ def no_retry_where_hopeless() -> Iterator[None]:
         if is_hopeless(error):
             raise AirflowFailException(str(error)) from error
         raise
+
+
+def error_of_event(event: Mapping[str, Any]) -> Exception:
+    """The error that a trigger's event tells of."""
+    if event["hopeless"]:
+        return AirflowFailException(event["message"])
+    kind: type[QuickSyncError] = getattr(errors, event["error"], QuickSyncError)
+    return kind(event["message"])

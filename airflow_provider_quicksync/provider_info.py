@@ -87,6 +87,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.hooks"]}],
         "operators": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.operators"]}],
         "sensors": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.sensors"]}],
+        "triggers": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.triggers"]}],
         "connection-types": [
             {
                 "connection-type": "quicksync",

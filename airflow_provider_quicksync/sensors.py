@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_quicksync.triggers import QuickSyncUploadCompletionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -17,25 +26,62 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
 
     Returns a file's metadata, or a list where a list was given. A file that isn't there (any more), refused
     credentials and an expired session fail at once; a busy or unreachable service is waited out until the
-    timeout.
+    timeout. All of Airflow's sensor arguments work in every mode.
 
     :param file_key: a file key, a receipt, or a list of either. (templated)
     :param quicksync_conn_id: the connection. (templated)
+    :param deferrable: wait in the triggerer, where all who wait share one poll, and not on a worker.
+    :param end_from_trigger: with ``deferrable``, end the task from the triggerer when the files are
+        complete, without a worker; callbacks and outlets of the task don't run then.
     """
 
     template_fields: Sequence[str] = ("file_key", "quicksync_conn_id")
     ui_color = "#e3f3d8"
 
-    def __init__(self, *, file_key: Any, quicksync_conn_id: str = "quicksync_default", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        file_key: Any,
+        quicksync_conn_id: str = "quicksync_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        end_from_trigger: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.file_key = file_key
         self.quicksync_conn_id = quicksync_conn_id
+        self.deferrable = deferrable
+        self.end_from_trigger = end_from_trigger
+
+    def execute(self, context: Context) -> Any:
+        """Look once, and defer if that isn't enough; or poke as Airflow's sensors do."""
+        if not self.deferrable:
+            return super().execute(context)
+        try:
+            now = self.poke(context)
+        except Exception as error:
+            self._fail(error)
+        else:
+            if now.is_done:
+                return now.xcom_value
+        return self._wait()
+
+    def execute_complete(self, context: Context, event: Any) -> Any:
+        """Take what the trigger found."""
+        if not isinstance(event, dict):  # dag.test() resumes a task that its trigger has ended
+            return self.poke(context).xcom_value
+        if event["status"] == "complete":
+            return self._result(event["files"])
+        from airflow_provider_quicksync.hooks import error_of_event
+
+        self._fail(error_of_event(event))
+        return self._wait()
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         from airflow_provider_quicksync.client import QuickSyncError
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import as_file_keys, is_single
+        from airflow_provider_quicksync.receipts import as_file_keys
 
         with no_retry_where_hopeless(), QuickSyncHook(self.quicksync_conn_id) as hook:
             keys = as_file_keys(self.file_key)
@@ -50,4 +96,35 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
             self.log.info("%d of %d files are complete, waiting", len(verdict.files), len(keys))
             return PokeReturnValue(is_done=False)
         files = [file.as_dict() for file in verdict.files]
-        return PokeReturnValue(is_done=True, xcom_value=files[0] if is_single(self.file_key) else files)
+        return PokeReturnValue(is_done=True, xcom_value=self._result(files))
+
+    def _result(self, files: list[dict[str, Any]]) -> Any:
+        from airflow_provider_quicksync.receipts import is_single
+
+        return files[0] if is_single(self.file_key) else files
+
+    def _wait(self) -> None:
+        from airflow_provider_quicksync.receipts import as_file_keys, is_single
+
+        longest = None
+        if self.exponential_backoff:
+            longest = self.max_wait.total_seconds() if self.max_wait else self.timeout
+        trigger = QuickSyncUploadCompletionTrigger(
+            file_keys=as_file_keys(self.file_key),
+            quicksync_conn_id=self.quicksync_conn_id,
+            poke_interval=self.poke_interval,
+            longest_interval=longest,
+            end_task=("one" if is_single(self.file_key) else "many") if self.end_from_trigger else None,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+    def _fail(self, error: Exception) -> None:
+        """Fail, skip, or (``silent_fail``) look again, as Airflow does where a poke fails."""
+        final = isinstance(error, AirflowFailException)
+        if isinstance(error, AirflowSkipException):
+            raise error
+        if self.never_fail or (final and self.soft_fail):
+            raise AirflowSkipException(f"skipped, as the sensor may not fail: {error}") from error
+        if final or not self.silent_fail:
+            raise error
+        self.log.error("%s; looking again later", error)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.quicksync.me/v1"
+HUB_PATH = "/hubs/session"
 CLEAN_UP = RetryPolicy(max_attempts=2, total_seconds=3.0)
 """A clean-up runs while a task is being killed: there is little time."""
 ONCE = RetryPolicy(max_attempts=1)
@@ -99,15 +100,25 @@ class QuickSyncClient:
         self._transport.close()
 
     @property
+    def verify(self) -> bool | str:
+        """How TLS is verified: see :class:`.http.HttpOptions`."""
+        return self._transport.options.verify
+
+    @property
     def base_url(self) -> str:
         """The API's base URL."""
         return self._transport.base_url
 
     # Files
 
-    def list_files(self) -> list[FileInfo]:
-        """Every file of the session, unfinished ones too (``GET /buckets``)."""
-        return self._list_files(self.retry)
+    def list_files(self, *, read_names: bool = True) -> list[FileInfo]:
+        """
+        Every file of the session, unfinished ones too (``GET /buckets``).
+
+        :param read_names: decrypt their names; otherwise :meth:`read_name` does it for one.
+        """
+        files = self._list_files(self.retry)
+        return [self.read_name(file) for file in files] if read_names else files
 
     def _list_files(self, policy: RetryPolicy, *, hurried: bool = False) -> list[FileInfo]:
         what = "list the files"
@@ -118,7 +129,7 @@ class QuickSyncClient:
         )
         if not isinstance(answer, list):
             raise DamagedError(f"{what}: the service answered {type(answer).__name__}, a list was expected")
-        return [self._named(FileInfo.from_json(item, where=what)) for item in answer]
+        return [FileInfo.from_json(item, where=what) for item in answer]
 
     def get_file(self, file_key: str) -> FileInfo:
         """One file (``GET /buckets/file/{fileId}``). :raises NotFoundError: there is none with this key."""
@@ -128,7 +139,7 @@ class QuickSyncClient:
         what = f"look up file {file_key}"
         path = f"/buckets/file/{_path(file_key)}"
         answer = policy.run(lambda: self._transport.call("GET", path, what=what))
-        return self._named(FileInfo.from_json(answer, where=what))
+        return self.read_name(FileInfo.from_json(answer, where=what))
 
     def get_download_url(self, file_key: str) -> str:
         """A temporary link to a completed file (``GET /buckets/download/{fileId}``). It is a secret."""
@@ -158,6 +169,22 @@ class QuickSyncClient:
     ) -> AbstractContextManager[requests.Response]:
         """Open a link of :meth:`get_download_url`, once; see :meth:`.http.Transport.open_link`."""
         return self._transport.open_link(url, what=what, start=start, end=end)
+
+    def negotiate_hub(self) -> str:
+        """
+        Where to listen to the session's events: a WebSocket's URL, good for one connection. It is a secret.
+
+        :raises UsageError: the service sends its listeners elsewhere, where the bearer must not go.
+        """
+        what = "negotiate with the session hub"
+        answer = self._retried(
+            lambda: self._transport.call("POST", f"{HUB_PATH}/negotiate?negotiateVersion=1", what=what)
+        )
+        ticket = answer.get("connectionToken") if isinstance(answer, dict) else None
+        if not isinstance(ticket, str) or not ticket:
+            raise UsageError(f"{what}: the service gives no connection of its own")
+        query = urlencode({"id": ticket, "access_token": self._transport.bearer()})
+        return f"ws{self.base_url.removeprefix('http')}{HUB_PATH}?{query}"
 
     # Uploads
 
@@ -311,7 +338,7 @@ class QuickSyncClient:
         """Whether a raw name identifies one upload."""
         return self._cipher.unique
 
-    def _named(self, file: FileInfo) -> FileInfo:
+    def read_name(self, file: FileInfo) -> FileInfo:
         """The file with its readable name, or as it is."""
         if not file.raw_name or (self._cipher.needs_session and not self._session_id()):
             return file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -60,18 +60,22 @@ class HttpOptions:
 
 
 class Transport:
-    """Sends requests with the bearer to one base URL, and requests without it to links."""
+    """
+    Sends requests with the bearer to one base URL, and requests without it to links.
+
+    :param credentials: where the bearer comes from, closed with it; None for what is asked without one.
+    """
 
     def __init__(
         self,
         base_url: str,
-        credentials: Credentials,
+        credentials: Credentials | None,
         api_key: str | None = None,
         options: HttpOptions | None = None,
     ) -> None:
         self.base_url = checked_base_url(base_url)
         self.options = options or HttpOptions()
-        self._credentials = credentials
+        self.credentials = credentials
         self._headers = {"Accept": "application/json", "User-Agent": "airflow-provider-quicksync"}
         self._api_key = [api_key.strip()] if api_key else []
         for key in self._api_key:
@@ -89,9 +93,15 @@ class Transport:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
 
+    def bearer(self) -> str:
+        """The bearer that is sent now; empty where none is."""
+        return self.credentials.bearer() if self.credentials else ""
+
     def close(self) -> None:
         """Close every connection."""
         self._session.close()
+        if self.credentials:
+            self.credentials.close()
 
     def call(
         self,
@@ -104,38 +114,60 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         max_bytes: int = ANSWER_BYTES,
         hurried: bool = False,
+        secrets: Sequence[str] = (),
+        next_steps: Mapping[int, str] | None = None,
     ) -> Any:
         """
         Send one request with the bearer and read its JSON answer (None where it is empty).
 
+        Where the bearer is refused (401) and there is another, the request is sent once more with that.
+
         :param what: the request in words, for messages: "initiate the upload of 'a.csv'".
         :param hurried: wait for the answer no longer than for a connection.
+        :param secrets: what else no message may show should the service repeat it.
+        :param next_steps: by status, what to do where the usual advice is wrong.
         :raises QuickSyncError: anything but a good answer.
         """
-        bearer = self._credentials.bearer()
-        check_secret("the bearer", bearer)
         sent = CaseInsensitiveDict[str | bytes](self._headers)
-        sent["Authorization"] = f"Bearer {bearer}"
         for name, value in (headers or {}).items():
             check_text(f"{what}: header {name}", value)
             sent[name] = value.encode()
         if json_body is not None:
             body = json.dumps(json_body).encode()
             sent["Content-Type"] = "application/json"
-        with closing(
-            self._send(method, self.base_url + path, sent, body, what=what, hurried=hurried)
-        ) as response:
-            if response.is_redirect:
-                target = redact(_origin(_joined(self.base_url, response)), [bearer, *self._api_key])
-                raise UsageError(
-                    f"{what}: {method} {response.url} redirects to {target}, and the bearer is not sent on:"
-                    " set the connection's host to where the service is",
-                    status=response.status_code,
-                )
-            answer = _read(response, max_bytes, what)
-            if not 200 <= response.status_code < 300:
-                raise refusal(response, answer, what, [bearer, *self._api_key])
+        url = self.base_url + path
+
+        def exchange(bearer: str) -> tuple[requests.Response, bytes]:
+            if self.credentials:
+                check_secret("the bearer", bearer)
+                sent["Authorization"] = f"Bearer {bearer}"
+            with closing(self._send(method, url, sent, body, what=what, hurried=hurried)) as response:
+                if response.is_redirect:
+                    target = redact(_origin(_joined(self.base_url, response)), [bearer, *self._api_key])
+                    raise UsageError(
+                        f"{what}: {method} {response.url} redirects to {target}, and the bearer is not sent"
+                        " on: set the connection's host to where the service is",
+                        status=response.status_code,
+                    )
+                return response, _read(response, max_bytes, what)
+
+        bearer = self.bearer()
+        response, answer = exchange(bearer)
+        if response.status_code == HTTPStatus.UNAUTHORIZED and self.credentials:
+            another = self.credentials.renew(bearer)
+            if another is not None:
+                bearer = another
+                response, answer = exchange(bearer)
+        if not 200 <= response.status_code < 300:
+            next_steps = {**self._next_steps(), **(next_steps or {})}
+            hidden = [bearer, *self._api_key, *secrets]
+            raise refusal(response, answer, what, hidden, next_steps=next_steps)
         return _parsed(answer, what)
+
+    def _next_steps(self) -> Mapping[int, str]:
+        """What to do about a bearer that is refused, where its source knows better."""
+        step = self.credentials and self.credentials.next_step
+        return {HTTPStatus.UNAUTHORIZED: step} if step else {}
 
     @contextmanager
     def open_link(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+
+from airflow_provider_quicksync.triggers import QuickSyncUploadCompletionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -32,6 +35,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         older files of the same creator, once the new one is complete (waits for it); or ``fail``. (templated)
     :param on_empty: whether the task is to ``fail`` or ``skip`` where a list or a glob names no file.
     :param wait_for_completion: end only when the service has completed every file.
+    :param deferrable: wait in the triggerer, where all who wait share one poll, and not on a worker.
     :param poke_interval: seconds between two looks while waiting.
     :param completion_timeout: seconds to wait at most.
     :param checksum: put the SHA-256 of the file into the receipt.
@@ -54,6 +58,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         if_exists: IfExists = "add",
         on_empty: str = "fail",
         wait_for_completion: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float = 5.0,
         completion_timeout: float = 3600.0,
         checksum: bool = True,
@@ -70,6 +75,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.if_exists = if_exists
         self.on_empty = on_empty
         self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
         self.poke_interval = poke_interval
         self.completion_timeout = completion_timeout
         self.checksum = checksum
@@ -78,6 +84,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.max_concurrency = max_concurrency
         self.quicksync_conn_id = quicksync_conn_id
         self._stop: Stop | None = None
+        self._resume: Checkpoint | None = None
 
     def execute(self, context: Context) -> Receipt | list[Receipt]:
         """Upload; wait and replace where that is asked for."""
@@ -87,31 +94,56 @@ class UploadToQuickSyncOperator(BaseOperator):
         self._stop = Stop()
         with no_retry_where_hopeless(), self._hook() as hook:
             items = self._items()
-            checkpoint = self._checkpoint(context)
+            self._resume = self._checkpoint(context)
             receipts, older = hook.upload_sources(
                 items,
                 if_exists=self.if_exists,
                 checksum=self.checksum,
                 stop=self._stop,
-                checkpoint=checkpoint,
+                checkpoint=self._resume,
             )
-            if self.wait_for_completion or older:
-                hook.wait_for_completion(
-                    receipts,
-                    poll_seconds=self.poke_interval,
-                    timeout_seconds=self.completion_timeout,
-                    stop=self._stop,
-                )
-                for receipt in receipts:
-                    receipt["completed"] = True
-            if checkpoint:
-                checkpoint.clear()
+            if (self.wait_for_completion or older) and not self._complete(hook, receipts, older):
+                self._wait(hook, receipts)
             return self._finish(hook, receipts, older)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Receipt | list[Receipt]:
+        """Go on after the trigger has waited."""
+        from airflow_provider_quicksync.hooks import error_of_event, no_retry_where_hopeless
+
+        if event["status"] != "complete":
+            raise error_of_event(event)
+        self._resume = self._checkpoint(context)
+        with no_retry_where_hopeless(), self._hook() as hook:
+            return self._finish(hook, event["payload"]["receipts"], event["payload"]["older"])
 
     def on_kill(self) -> None:
         """Stop the transfer; what was begun is removed by the thread that began it."""
         if self._stop is not None:
             self._stop.request()
+
+    def _complete(self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]) -> bool:
+        """Look once; defer where that isn't enough and the task is to wait without a worker."""
+        keys = [receipt["file_key"] for receipt in receipts]
+        if hook.check_completion(keys).done:
+            return True
+        if self.deferrable:
+            trigger = QuickSyncUploadCompletionTrigger(
+                file_keys=keys,
+                quicksync_conn_id=self.quicksync_conn_id,
+                poke_interval=self.poke_interval,
+                payload={"receipts": receipts, "older": older},
+            )
+            timeout = timedelta(seconds=self.completion_timeout)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        return False
+
+    def _wait(self, hook: QuickSyncHook, receipts: list[Receipt]) -> None:
+        hook.wait_for_completion(
+            receipts,
+            poll_seconds=self.poke_interval,
+            timeout_seconds=self.completion_timeout,
+            stop=self._stop,
+        )
 
     def _hook(self) -> QuickSyncHook:
         from airflow_provider_quicksync.hooks import QuickSyncHook
@@ -160,9 +192,13 @@ class UploadToQuickSyncOperator(BaseOperator):
     def _finish(
         self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]
     ) -> Receipt | list[Receipt]:
-        """Remove what was replaced, and return the receipts as they were asked for."""
+        """Remove what was replaced, forget the resume state, and return the receipts as asked for."""
         from airflow_provider_quicksync.sources import several
 
         for key in older:
             hook.delete_file(key)
+        if self._resume:
+            self._resume.clear()
+        for receipt in receipts:
+            receipt["completed"] = receipt["completed"] or self.wait_for_completion or bool(older)
         return receipts if self.data is None and several(self.source) else receipts[0]

@@ -182,7 +182,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget everything: nothing is left to resume."""
-        if self._is_mine():
+        if self.known is not None and self._is_mine():
             for key in self._pages:
                 self._call("delete", key)
         self._pages.clear()

@@ -1,0 +1,176 @@
+"""
+Listening to a session's events: SignalR's JSON protocol over a WebSocket (the `[realtime]` extra).
+
+The hub is a hint, never the only source: whoever listens also looks, at leisure. So every problem here ends
+in a log line and another try with growing pauses, or, where trying is pointless, in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_quicksync.client.errors import DamagedError, QuickSyncError, is_hopeless
+from airflow_provider_quicksync.client.models import FileInfo
+
+if TYPE_CHECKING:
+    from airflow_provider_quicksync.client.api import QuickSyncClient
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PING_SECONDS = 15.0
+SILENCE_SECONDS = 30.0
+"""A server that sends nothing, not even a ping, for so long is gone. Both are SignalR's own defaults."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+_MOST_MESSAGE_BYTES = 1 << 20
+_END = "\x1e"
+_INVOCATION, _PING, _CLOSE = 1, 6, 7
+
+
+@dataclass(frozen=True)
+class HubEvents:
+    """
+    What to call, in the event loop.
+
+    :param connected: events come from now on.
+    :param lost: they don't come any more.
+    :param changed: a file was added or completed.
+    :param removed: the file with this key is gone.
+    :param ended: the session is over, and how.
+    """
+
+    connected: Callable[[], None]
+    lost: Callable[[], None]
+    changed: Callable[[FileInfo], None]
+    removed: Callable[[str], None]
+    ended: Callable[[str], None]
+
+
+async def listen(
+    client: QuickSyncClient, in_thread: Callable[[Callable[[], str]], Awaitable[str]], events: HubEvents
+) -> None:
+    """
+    Listen until cancelled; returns where listening is pointless.
+
+    :param in_thread: runs a blocking call beside the event loop.
+    """
+    try:
+        from websockets.exceptions import WebSocketException
+    except ImportError:
+        log.info("polling alone: real-time events need airflow-provider-quicksync[realtime]")
+        return
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        connected = False
+        try:
+            url = await in_thread(client.negotiate_hub)
+            async with aclosing(_messages(url, client.verify)) as messages:
+                async for message in messages:
+                    if message is None:
+                        connected, pause = True, FIRST_PAUSE_SECONDS
+                        events.connected()
+                    elif not _handle(message, events):
+                        log.info("the session hub has ended the connection for good: polling alone")
+                        return
+        except (OSError, TimeoutError, WebSocketException, QuickSyncError) as error:
+            if is_hopeless(error):
+                log.info("polling alone: %s", error)
+                return
+            if pause == FIRST_PAUSE_SECONDS:
+                log.info(
+                    "the session hub is out of reach (%s): polling, and trying it again", type(error).__name__
+                )
+        finally:
+            if connected:
+                events.lost()
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _messages(url: str, verify: bool | str) -> AsyncGenerator[dict[str, Any] | None]:
+    """The hub's messages; first None, once it has accepted the connection."""
+    from websockets.asyncio.client import connect
+
+    tls = _tls(verify) if url.startswith("wss:") else None
+    # A logger of its own, without a parent: websockets logs the URL, and with it the token.
+    silent = logging.Logger("quicksync-hub", logging.CRITICAL + 1)  # noqa: LOG001
+    async with connect(
+        url, ssl=tls, ping_interval=None, max_size=_MOST_MESSAGE_BYTES, logger=silent, user_agent_header=None
+    ) as socket:
+        await socket.send(_record({"protocol": "json", "version": 1}))
+        pings = asyncio.create_task(_ping(socket))
+        try:
+            accepted = False
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    received = await socket.recv()
+                for record in str(received).split(_END)[:-1]:
+                    message = _parsed(record)
+                    if not accepted and message.get("error"):
+                        raise DamagedError("the session hub speaks another protocol")
+                    yield message if accepted else None
+                    accepted = True
+        except asyncio.CancelledError:
+            socket.transport.abort()  # who is cancelled doesn't wait for a goodbye
+            raise
+        finally:
+            pings.cancel()
+
+
+async def _ping(socket: Any) -> None:
+    with suppress(Exception):  # a closed socket shows where it is read
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await socket.send(_record({"type": _PING}))
+
+
+def _handle(message: dict[str, Any], events: HubEvents) -> bool:
+    """Act on a message; whether to go on listening."""
+    if message.get("type") == _CLOSE:
+        return bool(message.get("allowReconnect"))
+    if message.get("type") != _INVOCATION:
+        return True
+    arguments = message.get("arguments") or [{}]
+    payload = arguments[0] if isinstance(arguments[0], dict) else {}
+    name, data = message.get("target"), payload.get("data")
+    if name in ("SessionExpired", "SessionDestroyed"):
+        events.ended(name)
+    elif name in ("FileAdded", "FileComplete", "FileRemoved"):
+        try:
+            file = FileInfo.from_json(data, where=f"session event {name}")
+        except DamagedError as error:
+            log.warning("%s", error)
+            return True
+        if name == "FileRemoved":
+            events.removed(file.file_key)
+        else:
+            events.changed(replace(file, completed=file.completed or name == "FileComplete"))
+    return True
+
+
+def _record(message: dict[str, Any]) -> str:
+    return json.dumps(message) + _END
+
+
+def _parsed(record: str) -> dict[str, Any]:
+    try:
+        message = json.loads(record)
+    except ValueError:
+        raise DamagedError("the session hub sent what is not JSON") from None
+    return message if isinstance(message, dict) else {}
+
+
+def _tls(verify: bool | str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
