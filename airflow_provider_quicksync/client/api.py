@@ -372,6 +372,9 @@ class QuickSyncClient:
             except NotFoundError:
                 if not lost:
                     raise
+            except DamagedError:
+                if self._found(file_key):  # nothing in the answer is needed
+                    raise
 
         def before_retry(error: QuickSyncError) -> None:
             nonlocal lost

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_quicksync.client import (
+    Credentials,
     HttpOptions,
     QuickSyncClient,
     QuickSyncError,
@@ -191,7 +192,7 @@ def test_what_is_no_api_key_is_refused_without_showing_it(connect: Connect, key:
 def test_a_bearer_that_would_split_the_header_is_refused_without_showing_it(
     connect: Connect, bearer: str
 ) -> None:
-    class Source:
+    class Source(Credentials):
         def bearer(self) -> str:
             return bearer
 
