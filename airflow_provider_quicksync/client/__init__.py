@@ -1,7 +1,12 @@
 """QuickSync in plain Python: the API, the names and the transfers, usable without Airflow."""
 
 from airflow_provider_quicksync.client.api import DEFAULT_BASE_URL, QuickSyncClient
-from airflow_provider_quicksync.client.credentials import Credentials, SessionToken
+from airflow_provider_quicksync.client.credentials import (
+    CreatedSession,
+    Credentials,
+    JoinedSession,
+    SessionToken,
+)
 from airflow_provider_quicksync.client.errors import (
     BusyError,
     ConflictError,
@@ -19,9 +24,17 @@ from airflow_provider_quicksync.client.errors import (
     UsageError,
 )
 from airflow_provider_quicksync.client.http import HttpOptions
-from airflow_provider_quicksync.client.models import FileInfo, Receipt, SessionInfo, Upload, UploadedPart
+from airflow_provider_quicksync.client.models import (
+    Admission,
+    FileInfo,
+    Receipt,
+    SessionInfo,
+    Upload,
+    UploadedPart,
+)
 from airflow_provider_quicksync.client.names import NameCipher
 from airflow_provider_quicksync.client.retry import RetryPolicy
+from airflow_provider_quicksync.client.session_api import SessionApi, SessionRules
 from airflow_provider_quicksync.client.transfer.download import DownloadOptions, DownloadReceipt, download
 from airflow_provider_quicksync.client.transfer.plan import Plan, ServiceLimits, plan_parts
 from airflow_provider_quicksync.client.transfer.sources import data_source, open_source
@@ -30,8 +43,10 @@ from airflow_provider_quicksync.client.transfer.window import Stop
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "Admission",
     "BusyError",
     "ConflictError",
+    "CreatedSession",
     "Credentials",
     "DamagedError",
     "DeadlineError",
@@ -39,6 +54,7 @@ __all__ = [
     "DownloadReceipt",
     "FileInfo",
     "HttpOptions",
+    "JoinedSession",
     "LimitError",
     "NameCipher",
     "NotFoundError",
@@ -49,8 +65,10 @@ __all__ = [
     "RefusedError",
     "RetryPolicy",
     "ServiceLimits",
+    "SessionApi",
     "SessionExpiredError",
     "SessionInfo",
+    "SessionRules",
     "SessionToken",
     "SourceChangedError",
     "Stop",

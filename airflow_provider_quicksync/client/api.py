@@ -29,9 +29,10 @@ from .errors import (
     UsageError,
 )
 from .http import LISTING_BYTES, HttpOptions, Transport
-from .models import FileInfo, SessionInfo, Upload, UploadedPart
+from .models import FileInfo, Upload, UploadedPart
 from .names import QS_SHARE, NameCipher, name_cipher
 from .retry import RetryPolicy
+from .session_api import SessionCalls
 from .transfer.plan import ServiceLimits
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,11 @@ class Body(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class QuickSyncClient:
+class QuickSyncClient(SessionCalls):
     """
     A session's bucket. Safe to use from several threads; close it, or use it as a context manager.
 
-    :param credentials: the session token, or another source of bearers.
+    :param credentials: the session token, or another source of bearers, which is closed with the client.
     :param base_url: the API's base URL, with its version.
     :param api_key: sent as ``X-API-KEY`` where given.
     :param session_id: the key of encrypted names; asked from the service where it is not given.
@@ -80,9 +81,10 @@ class QuickSyncClient:
     ) -> None:
         if isinstance(credentials, str):
             credentials = SessionToken(credentials)
+        self.credentials = credentials
         self.retry = retry or RetryPolicy()
         self.limits = limits or ServiceLimits()
-        self.known_session_id = session_id or None
+        self.known_session_id = session_id or credentials.session_id
         self._cipher = name_cipher(cipher)
         self._transport = Transport(base_url, credentials, api_key, http)
 
@@ -305,19 +307,7 @@ class QuickSyncClient:
                     return
             raise
 
-    # Session and names
-
-    def current_session(self) -> SessionInfo:
-        """
-        The token's session and its rules (``GET /session/current``).
-
-        :raises NotFoundError: the service tells none.
-        """
-        what = "look up the session"
-        answer = self._retried(lambda: self._transport.call("GET", "/session/current", what=what))
-        session = SessionInfo.from_json(answer, where=what)
-        self.known_session_id = self.known_session_id or session.session_id
-        return session
+    # Names
 
     def write_name(self, name: str) -> str:
         """
@@ -349,12 +339,13 @@ class QuickSyncClient:
         return file if name == file.raw_name else replace(file, name=name)
 
     def _session_id(self) -> str:
-        """The session's id; empty where the service tells none."""
+        """The session's id; empty where nobody tells it."""
         if self.known_session_id is None:
             try:
-                self.known_session_id = self.current_session().session_id or ""
+                told = self.current_session().session_id
             except NotFoundError:
-                self.known_session_id = ""
+                told = None
+            self.known_session_id = told or self.credentials.session_id or ""
         return self.known_session_id
 
     # How calls are repeated

@@ -10,7 +10,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -36,7 +36,13 @@ _NOT_DONE = {408, 425, 429}
 
 
 def refusal(
-    response: requests.Response, answer: bytes, what: str, secrets: list[str], *, link: bool = False
+    response: requests.Response,
+    answer: bytes,
+    what: str,
+    secrets: list[str],
+    *,
+    link: bool = False,
+    next_steps: Mapping[int, str] | None = None,
 ) -> QuickSyncError:
     """
     The error for an answer that isn't 200.
@@ -44,6 +50,7 @@ def refusal(
     :param what: the request in words, the start of the message.
     :param secrets: what must not be shown should the service repeat it; the first one is the bearer, unless
         a link was opened.
+    :param next_steps: by status, what to do where the usual advice is wrong.
     """
     status = response.status_code
     kind = error_class_for(status)
@@ -55,8 +62,9 @@ def refusal(
     message = f"{what}: {status} {said or _phrase(status)} from {response.url}"
     if trace_id:
         message += f" (trace {trace_id})"
-    if not link and kind in NEXT_STEP:
-        message += f"; {NEXT_STEP[kind]}"
+    next_step = (next_steps or {}).get(status) or NEXT_STEP.get(kind)
+    if not link and next_step:
+        message += f"; {next_step}"
     return kind(
         message,
         status=status,
@@ -85,7 +93,7 @@ def no_answer(error: BaseException, what: str) -> QuickSyncError:
 
 def redact(text: str, secrets: list[str]) -> str:
     """``text`` on one line, bounded, without tokens, keys and the queries of links."""
-    for secret in secrets:
+    for secret in filter(None, secrets):
         text = text.replace(secret, "***")
     text = re.sub(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*", "***", text)
     text = re.sub(r"(https?://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1?***", text)

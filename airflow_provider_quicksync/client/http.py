@@ -143,7 +143,8 @@ class Transport:
                 sent["Authorization"] = f"Bearer {bearer}"
             with closing(self._send(method, url, sent, body, what=what, hurried=hurried)) as response:
                 if response.is_redirect:
-                    target = redact(_origin(_joined(self.base_url, response)), [bearer, *self._api_key])
+                    hidden = [bearer, *self._api_key, *secrets]
+                    target = redact(_origin(_joined(self.base_url, response)), hidden)
                     raise UsageError(
                         f"{what}: {method} {response.url} redirects to {target}, and the bearer is not sent"
                         " on: set the connection's host to where the service is",

@@ -8,7 +8,7 @@ Unknown fields are ignored (the service adds some), and a field of the wrong typ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict, TypeVar
 
 from .errors import DamagedError
@@ -107,7 +107,7 @@ class SessionInfo:
     The session a token belongs to (``GET /session/current``).
 
     ``expiry`` is what the service sends, in its own unit (an int32); limits are ``None`` where the
-    service names none.
+    service names none, and so is the number of ``users`` in it.
     """
 
     session_id: str | None
@@ -117,6 +117,7 @@ class SessionInfo:
     max_users: int | None
     max_total_megabytes: int | None
     password_protected: bool
+    users: int | None = None
 
     @classmethod
     def from_json(cls, data: object, *, where: str) -> SessionInfo:
@@ -130,6 +131,41 @@ class SessionInfo:
             max_users=_field(fields, "maxUsers", int, None, where),
             max_total_megabytes=_field(fields, "maxTotalMegaBytes", int, None, where),
             password_protected=_field(fields, "passwordProtected", bool, False, where),
+            users=None if (users := _field(fields, "users", list, None, where)) is None else len(users),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-serialisable dict, for XComs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """
+    What lets a wallet into a session that it created or joined. The token is a secret, and not shown.
+
+    ``expires_in`` is in seconds, from the answer on; None where the service doesn't say.
+    """
+
+    session: SessionInfo
+    session_id: str
+    token: str = field(repr=False)
+    expires_in: float | None
+    role: str | None
+
+    @classmethod
+    def from_json(cls, data: object, *, where: str) -> Admission:
+        """Read the answer to creating or joining a session."""
+        fields = _object(data, where)
+        session_id = _required(fields, "sessionId", where)
+        credentials = _object(fields.get("credentials") or {}, where)
+        rules = {**_object(fields.get("rules") or {}, where), "id": session_id, "users": fields.get("users")}
+        return cls(
+            session=SessionInfo.from_json(rules, where=where),
+            session_id=session_id,
+            token=_required(credentials, "token", where),
+            expires_in=_field(fields, "expiresIn", int, None, where),
+            role=_field(credentials, "role", str, None, where),
         )
 
 
