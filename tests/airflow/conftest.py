@@ -121,6 +121,7 @@ def log_text(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str
         captured = capsys.readouterr()
         text = "\n".join([record.getMessage() for record in caplog.records]) + captured.out + captured.err
         caplog.clear()
-        return text
+        # 3.0 writes what a task registers with the masker, at DEBUG, where only `dag.test()` shows it.
+        return "\n".join(line for line in text.splitlines() if "[debug" not in line)
 
     return read
