@@ -10,7 +10,14 @@ try:
 except ImportError:  # 2.11
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
-__all__ = ["form_widget", "mask_secret", "task_state_store"]
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # 2.11, which has no event-driven scheduling
+    from airflow.triggers.base import (  # type: ignore[assignment]
+        BaseTrigger as BaseEventTrigger,
+    )
+
+__all__ = ["BaseEventTrigger", "form_widget", "mask_secret", "task_state_store"]
 
 
 def task_state_store(context: Mapping[str, Any]) -> Any:

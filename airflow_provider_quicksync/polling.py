@@ -15,10 +15,10 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
 
@@ -61,6 +61,13 @@ def poller_for(conn_id: str, session_id: str | None = None) -> Poller:
     return pollers[key]
 
 
+class Listing(NamedTuple):
+    """Files by key: the ``whole`` session's, or those that have just changed."""
+
+    files: Mapping[str, FileInfo]
+    whole: bool
+
+
 @dataclass(eq=False)
 class _Waiter:
     """Somebody who waits for files to be complete."""
@@ -96,7 +103,7 @@ class _Subscriber:
     """Somebody who wants every file as it is found."""
 
     interval: float
-    found: asyncio.Queue[Mapping[str, FileInfo] | Exception]
+    found: asyncio.Queue[Listing | Exception]
 
     def fail(self, error: Exception) -> None:
         """Looking has ended."""
@@ -137,11 +144,15 @@ class Poller:
                 waiter.judge(self._files)
             else:
                 self._look_soon(interval)
-            files = await waiter.answer
-            return await self._in_thread(lambda: [self._named(file) for file in files])
+            return await self.named(await waiter.answer)
 
-    async def listings(self, interval: float) -> AsyncIterator[Mapping[str, FileInfo]]:
-        """The session's files by key, after every look; and between looks those that changed."""
+    async def named(self, files: Sequence[FileInfo]) -> list[FileInfo]:
+        """The files with their readable names; while somebody waits."""
+        client = self._client
+        return await self._in_thread(lambda: [client.read_name(f) for f in files] if client else [*files])
+
+    async def listings(self, interval: float) -> AsyncGenerator[Listing]:
+        """The session's files after every look, and between looks those that the hub tells of."""
         subscriber = _Subscriber(interval, asyncio.Queue())
         async with self._joined(subscriber, self._subscribers):
             self._look_soon(interval)
@@ -198,9 +209,6 @@ class Poller:
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _named(self, file: FileInfo) -> FileInfo:
-        return self._client.read_name(file) if self._client else file
-
     # When to look
 
     def _interval(self) -> float:
@@ -247,7 +255,7 @@ class Poller:
             waiter.judge(self._files, may_be_gone=True)
         self._set_due(self._looked_at + self._interval() * random.uniform(1.0, 1.1))
         for subscriber in self._subscribers:
-            subscriber.found.put_nowait(self._files)
+            subscriber.found.put_nowait(Listing(self._files, whole=True))
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, each with an error of its own, that looking has ended."""
@@ -278,7 +286,7 @@ class Poller:
             if file.file_key in waiter.keys:
                 waiter.judge(self._files)
         for subscriber in self._subscribers:
-            subscriber.found.put_nowait({file.file_key: file})
+            subscriber.found.put_nowait(Listing({file.file_key: file}, whole=False))
 
     def _removed(self, file_key: str) -> None:
         """A file is gone."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from airflow_provider_quicksync.compat import BaseEventTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Hashable
+
+    from airflow_provider_quicksync.polling import Listing
 
 
 class QuickSyncUploadCompletionTrigger(BaseTrigger):
@@ -82,3 +92,94 @@ class QuickSyncUploadCompletionTrigger(BaseTrigger):
                 return
             event = {"status": "complete", "files": files}
         yield TriggerEvent({**event, "payload": self.payload})  # type: ignore[no-untyped-call]
+
+
+class QuickSyncFileEventTrigger(BaseEventTrigger):
+    """
+    Fire for every file that is completed in a session: for ``AssetWatcher`` (Airflow 3).
+
+    Each file fires once. What is complete when the watching begins doesn't fire. On Airflow 3.3 and newer
+    what has fired is kept in the asset's state store: a restarted triggerer goes on where it stopped. Before,
+    files completed while no triggerer runs are missed.
+
+    The event is ``{"file": metadata}``.
+
+    :param name_pattern: which files, by their names, as a shell would match them: ``reports/*.csv``.
+    :param quicksync_conn_id: the connection; all triggers of one connection and session share one poll.
+    :param poke_interval: seconds between two looks; the shortest of all who wait counts.
+    :param session_id: the session, where it isn't the connection's.
+    """
+
+    def __init__(
+        self,
+        *,
+        name_pattern: str = "*",
+        quicksync_conn_id: str = "quicksync_default",
+        poke_interval: float = 60.0,
+        session_id: str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.name_pattern = name_pattern
+        self.quicksync_conn_id = quicksync_conn_id
+        self.poke_interval = poke_interval
+        self.session_id = session_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path and the arguments."""
+        return f"{__name__}.{type(self).__name__}", {
+            "name_pattern": self.name_pattern,
+            "quicksync_conn_id": self.quicksync_conn_id,
+            "poke_interval": self.poke_interval,
+            "session_id": self.session_id,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch by itself, as Airflow before 3.3 wants it; the poll is shared all the same."""
+        async with aclosing(
+            _listings(self.quicksync_conn_id, self.session_id, self.poke_interval)
+        ) as listings:
+            async for event in self.filter_shared_stream(listings):
+                yield event
+
+    def shared_stream_key(self) -> Hashable:
+        """Watchers of one connection and session share one stream."""
+        return ("quicksync", self.quicksync_conn_id, self.session_id, self.poke_interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Listing]:
+        """Every listing of the session."""
+        arguments = (kwargs["quicksync_conn_id"], kwargs["session_id"], kwargs["poke_interval"])
+        async with aclosing(_listings(*arguments)) as listings:
+            async for listing in listings:
+                yield listing
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Listing]
+    ) -> AsyncIterator[TriggerEvent]:
+        """An event for each new completed file that matches."""
+        from airflow_provider_quicksync.cursor import SeenFiles
+        from airflow_provider_quicksync.polling import poller_for
+
+        seen = SeenFiles(getattr(self, "asset_state_store", None), json.dumps(self.serialize()))
+        watching = await seen.load()
+        async for listing in shared_stream:
+            if not watching and not listing.whole:
+                continue
+            new = [file for key, file in listing.files.items() if file.completed and key not in seen]
+            if watching and new:
+                for file in await poller_for(self.quicksync_conn_id, self.session_id).named(new):
+                    if fnmatchcase(file.name or "", self.name_pattern):
+                        yield TriggerEvent({"file": file.as_dict()})  # type: ignore[no-untyped-call]
+            for file in new:
+                seen.add(file.file_key)
+            if listing.whole:
+                seen.retain(listing.files.keys())
+            if new or not watching:
+                await seen.save()
+            watching = True
+
+
+def _listings(conn_id: str, session_id: str | None, interval: float) -> AsyncGenerator[Listing]:
+    from airflow_provider_quicksync.polling import poller_for
+
+    return poller_for(conn_id, session_id).listings(interval)
