@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_quicksync.client import QuickSyncClient
+from airflow_provider_quicksync.client import QuickSyncClient, RetryPolicy
 from airflow_provider_quicksync.local import LocalQuickSync
 from airflow_provider_quicksync.local.connection import CONNECTION_VARIABLE
 
@@ -21,6 +21,12 @@ SMALLEST_PART = 1000
 @pytest.fixture(autouse=True)
 def _airflow_db(airflow_db):
     """Give each test the migrated database, since looking up a connection may read it."""
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch):
+    """Let the client try again at once; how long it waits is not this side's matter."""
+    monkeypatch.setattr(RetryPolicy, "_wait", lambda policy, state: 0)
 
 
 class Server(LocalQuickSync):
