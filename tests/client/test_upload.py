@@ -256,6 +256,18 @@ def test_a_source_that_changes_is_an_error_and_leaves_nothing(
     assert server.files() == []
 
 
+def test_a_source_that_shrinks_is_read_no_further_than_its_end(
+    client: QuickSyncClient, server: LocalQuickSync, tmp_path: Path
+) -> None:
+    path = made_file(tmp_path, 10 * PART)
+    source = Meddled(path, lambda: os.truncate(path, PART // 2), at=9 * PART)
+    with pytest.raises(
+        SourceChangedError, match=r"shrank while it was uploaded: it ends at byte [\d,]+ of 10,000"
+    ):
+        upload(client, source, options=OPTIONS)
+    assert server.files() == []
+
+
 def test_a_source_that_changed_before_its_turn_is_not_begun(
     client: QuickSyncClient, server: LocalQuickSync, tmp_path: Path
 ) -> None:
