@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
 import logging
 import random
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
+from asgiref.sync import sync_to_async
 
 from airflow_provider_quicksync.client import (
     FileInfo,
@@ -32,7 +35,7 @@ from airflow_provider_quicksync.client import (
 )
 from airflow_provider_quicksync.client.completion import verdict
 from airflow_provider_quicksync.client.realtime import HubEvents, listen
-from airflow_provider_quicksync.connection import Settings
+from airflow_provider_quicksync.connection import Configuration, Settings
 from airflow_provider_quicksync.hooks import configure
 
 log = logging.getLogger(__name__)
@@ -41,10 +44,16 @@ W = TypeVar("W")
 
 GATHER_SECONDS = 0.5
 """A look that a new waiter asks for waits so long for others that start with it."""
+SHORTEST_SECONDS = 0.1
+"""The shortest interval, whatever is wished."""
 SAFETY_SECONDS = 60.0
 """The interval while the hub is listened to."""
 BUSY_SECONDS = 300.0
-"""The longest pause while the service is busy or out of reach."""
+"""The longest pause while the service is busy or out of reach, also where it asks for a longer one."""
+THREADS = 3
+"""Looking, connecting to the hub and reading names: one that stalls doesn't hold up the others."""
+JUDGED_AT_ONCE = 500
+"""Of so many waiters, the event loop takes a breath."""
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 """The poller looks again anyway, with growing pauses."""
 
@@ -56,9 +65,15 @@ def poller_for(conn_id: str, session_id: str | None = None) -> Poller:
     """The poller of a connection and session in this event loop, shared by all who ask for it."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     key = (conn_id, session_id)
-    if key not in pollers:
-        pollers[key] = Poller(conn_id, session_id, on_end=lambda: pollers.pop(key, None))
-    return pollers[key]
+    if key in pollers:
+        return pollers[key]
+
+    def forget() -> None:
+        if pollers.get(key) is poller:  # after a failure there may be another one already
+            del pollers[key]
+
+    poller = pollers[key] = Poller(conn_id, session_id, on_end=forget)
+    return poller
 
 
 class Listing(NamedTuple):
@@ -76,6 +91,10 @@ class _Waiter:
     keys: tuple[str, ...]
     answer: asyncio.Future[list[FileInfo]]
     longest_interval: float
+    pending: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pending = set(self.keys)
 
     def judge(self, files: Mapping[str, FileInfo], *, may_be_gone: bool = False) -> None:
         """Answer, if there is an answer; that a file is gone only by a look that is younger than the wait."""
@@ -87,13 +106,27 @@ class _Waiter:
             if may_be_gone:
                 self.answer.set_exception(error)
         else:
+            self.pending = set(now.pending)
             if now.done:
                 self.answer.set_result(now.files)
             elif may_be_gone:
                 self.interval = min(2 * self.interval, self.longest_interval)
 
+    def completed(self, file_key: str, files: Mapping[str, FileInfo]) -> None:
+        """Answer, if this was the last one."""
+        self.pending.discard(file_key)
+        if not self.pending:
+            self.judge(files)
+
+    def gone(self, file_key: str) -> None:
+        """One is gone."""
+        try:
+            verdict([file_key], {})
+        except NotFoundError as error:
+            self.fail(error)
+
     def fail(self, error: Exception) -> None:
-        """Looking has ended."""
+        """There will be no answer."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -116,13 +149,16 @@ class Poller:
     def __init__(self, conn_id: str, session_id: str | None, on_end: Callable[[], object]) -> None:
         self._conn_id, self._session_id, self._on_end = conn_id, session_id, on_end
         self._waiters: set[_Waiter] = set()
+        self._by_key: defaultdict[str, set[_Waiter]] = defaultdict(set)
         self._subscribers: set[_Subscriber] = set()
         self._files: dict[str, FileInfo] = {}
+        self._news: dict[str, FileInfo | None] = {}
         self._client: QuickSyncClient | None = None
         self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quicksync-poll")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="quicksync-poll")
         self._due_changed = asyncio.Event()
         self._due = self._looked_at = float("inf")
+        self._not_before = 0.0
         self._failures = 0
         self._live = False
 
@@ -139,17 +175,27 @@ class Poller:
         """
         answer = asyncio.get_running_loop().create_future()
         waiter = _Waiter(interval, tuple(file_keys), answer, longest_interval or interval)
-        async with self._joined(waiter, self._waiters):
-            if all(key in self._files for key in waiter.keys):
-                waiter.judge(self._files)
-            else:
-                self._look_soon(interval)
-            return await self.named(await waiter.answer)
+        for key in waiter.keys:
+            self._by_key[key].add(waiter)
+        try:
+            async with self._joined(waiter, self._waiters):
+                if all(key in self._files for key in waiter.keys):
+                    waiter.judge(self._files)
+                else:
+                    self._look_soon(interval)
+                return await self.named(await answer)
+        finally:
+            for key in waiter.keys:
+                self._by_key[key].discard(waiter)
+                if not self._by_key[key]:
+                    del self._by_key[key]
 
     async def named(self, files: Sequence[FileInfo]) -> list[FileInfo]:
         """The files with their readable names; while somebody waits."""
         client = self._client
-        return await self._in_thread(lambda: [client.read_name(f) for f in files] if client else [*files])
+        if client is None:
+            return list(files)
+        return await self._in_thread(lambda: [client.read_name(file) for file in files])
 
     async def listings(self, interval: float) -> AsyncGenerator[Listing]:
         """The session's files after every look, and between looks those that the hub tells of."""
@@ -166,8 +212,10 @@ class Poller:
     async def _joined(self, who: W, others: set[W]) -> AsyncIterator[None]:
         others.add(who)
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"quicksync-poll-{self._conn_id}")
-        self._set_due(min(self._due, self._looked_at + self._interval()))
+            # In a context of its own: what it logs is nothing for the log of the task that came first.
+            name, context = f"quicksync-poll-{self._conn_id}", contextvars.Context()
+            self._task = asyncio.create_task(self._run(), name=name, context=context)
+        self._bring_forward(self._looked_at + self._interval())
         try:
             yield
         finally:
@@ -182,49 +230,82 @@ class Poller:
     async def _end(self) -> None:
         """Stop looking; nothing of this poller is left in the loop."""
         self._on_end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        try:
+            if self._task is not None:
+                if not self._task.cancelling():  # a second time would cut its cleaning up short
+                    self._task.cancel()
+                await asyncio.wait([self._task])
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
-        hub = None
         try:
-            connection = await get_async_connection(self._conn_id)
-            settings = Settings(session_id=self._session_id) if self._session_id else Settings()
-            client = self._client = await self._in_thread(lambda: _client(connection, settings))
-            hub = asyncio.create_task(listen(client, self._in_thread, self._hub_events()))
+            configuration = await self._configuration()
             while True:
-                await self._until_due()
-                await self._look(client)
+                async with self._connected(configuration) as client:
+                    changed = None
+                    while changed is None:
+                        await self._until_due()
+                        changed = await self._look(client, configuration)
+                configuration, self._due = changed, 0.0
         except Exception as error:
             self._fail(error)
-        finally:
-            if hub is not None:
+
+    async def _configuration(self) -> Configuration:
+        """What the connection says now."""
+        connection = await get_async_connection(self._conn_id)
+        settings = Settings(session_id=self._session_id) if self._session_id else Settings()
+        return await self._in_thread(lambda: configure(connection, settings))
+
+    async def _changed_since(self, configuration: Configuration) -> Configuration | None:
+        """Before bad news are told: what the connection says now, if somebody has changed it."""
+        with contextlib.suppress(Exception):
+            now = await self._configuration()
+            return now if now != configuration else None
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, configuration: Configuration) -> AsyncIterator[QuickSyncClient]:
+        """A client, and while it is used somebody who listens to the hub."""
+        client = self._client = await self._in_thread(configuration.client)
+        client.retry = ONE_ATTEMPT
+        with contextlib.closing(client):
+            hub = asyncio.create_task(listen(client, self._in_thread, self._hub_events()))
+            try:
+                yield client
+            finally:
                 hub.cancel()
                 await asyncio.wait([hub])
-            if self._client is not None:
-                self._client.close()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        # Not the loop's run_in_executor: masking a secret in a thread that doesn't know the triggerer's loop
+        # breaks the triggerer of Airflow 3.0 and 3.1.
+        return await sync_to_async(call, thread_sensitive=False, executor=self._threads)()
 
     # When to look
 
+    def _wished(self) -> float:
+        """The shortest interval that anybody wishes."""
+        return max(SHORTEST_SECONDS, min((who.interval for who in self._everybody), default=SAFETY_SECONDS))
+
     def _interval(self) -> float:
-        """The shortest that anybody wishes; longer while the hub tells what happens."""
-        wished = min((who.interval for who in self._everybody), default=SAFETY_SECONDS)
-        return max(wished, SAFETY_SECONDS) if self._live else wished
+        """The interval now: longer while the hub tells what happens."""
+        return max(self._wished(), SAFETY_SECONDS) if self._live else self._wished()
 
     def _look_soon(self, interval: float) -> None:
         """Look before the interval is over, but not once for each of many that start together."""
         soon = time.monotonic() + GATHER_SECONDS
         if self._looked_at < soon:
             soon = max(soon, self._looked_at + interval / 4)
-        self._set_due(min(self._due, soon))
+        self._bring_forward(soon)
+
+    def _bring_forward(self, due: float) -> None:
+        """Look earlier, unless the last look failed: then the pause counts."""
+        if not self._failures:
+            self._set_due(min(self._due, due))
 
     def _set_due(self, due: float) -> None:
-        self._due = due
+        self._due = max(due, self._not_before)
         self._due_changed.set()
 
     async def _until_due(self) -> None:
@@ -235,33 +316,68 @@ class Poller:
 
     # Looking
 
-    async def _look(self, client: QuickSyncClient) -> None:
-        """Look once, and tell everybody who was waiting before."""
-        waiters, self._looked_at = list(self._waiters), time.monotonic()
-        keys = {key for waiter in waiters for key in waiter.keys}
-        alone = next(iter(keys)) if len(keys) == 1 and not self._subscribers else None
+    async def _look(self, client: QuickSyncClient, configuration: Configuration) -> Configuration | None:
+        """
+        Look once, and tell everybody who was waiting before.
+
+        :return: what the connection says now, where that is why somebody can't be told anything good.
+        """
+        waiters, alone = list(self._waiters), None
+        if len(self._by_key) == 1 and not self._subscribers:
+            alone = next(iter(self._by_key))
+        # What comes up during the look, from the hub or from who joins, is kept.
+        self._looked_at, self._due, self._news = time.monotonic(), float("inf"), {}
         try:
-            self._files = await self._in_thread(lambda: _find(client, alone))
+            files = await self._in_thread(lambda: _find(client, alone))
         except QuickSyncError as error:
-            if not error.retryable:
+            if error.retryable:
+                self._pause(error)
+                return None
+            changed = await self._changed_since(configuration)
+            if changed is None:
                 raise
-            self._failures += 1
-            pause = max(error.retry_after or 0.0, min(self._interval() * 2.0**self._failures, BUSY_SECONDS))
-            log.warning("%s; looking again in %.0f s", error, pause)
-            self._set_due(time.monotonic() + pause)
-            return
+            return changed
         self._failures = 0
-        for waiter in waiters:
-            waiter.judge(self._files, may_be_gone=True)
-        self._set_due(self._looked_at + self._interval() * random.uniform(1.0, 1.1))
+        self._add_news(files)
+        if any(key not in files for waiter in waiters for key in waiter.keys):
+            changed = await self._changed_since(configuration)
+            if changed is not None:
+                return changed
+        self._files = files
+        for number, waiter in enumerate(waiters, 1):
+            waiter.judge(files, may_be_gone=True)
+            if number % JUDGED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         for subscriber in self._subscribers:
-            subscriber.found.put_nowait(Listing(self._files, whole=True))
+            subscriber.found.put_nowait(Listing(files, whole=True))
+        self._set_due(min(self._due, self._looked_at + self._interval() * random.uniform(1.0, 1.1)))
+        return None
+
+    def _pause(self, error: QuickSyncError) -> None:
+        """Look again with growing pauses, and no sooner than the service asks."""
+        self._failures += 1
+        asked = min(error.retry_after or 0.0, BUSY_SECONDS)
+        pause = max(asked, min(self._wished() * 2.0 ** min(self._failures, 20), BUSY_SECONDS))
+        log.warning("%s; looking again in %.0f s", error, pause)
+        self._not_before = time.monotonic() + asked
+        self._set_due(time.monotonic() + pause)
+
+    def _add_news(self, files: dict[str, FileInfo]) -> None:
+        """What the hub told during the look may be newer than what the look found."""
+        for key, file in self._news.items():
+            if file is None:
+                files.pop(key, None)
+            elif file.completed or key not in files:
+                files[key] = file
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, each with an error of its own, that looking has ended."""
         self._on_end()
         for who in self._everybody:
-            who.fail(copy.copy(error))
+            try:
+                who.fail(copy.copy(error))
+            except Exception:  # it can't be copied, as some of Airflow's can't
+                who.fail(error)
 
     # What the hub tells
 
@@ -275,25 +391,27 @@ class Poller:
         )
 
     def _hub(self, *, live: bool) -> None:
-        """Events come from now on, or don't any more; what was missed is looked at."""
+        """Events come from now on, or don't any more; what was missed is looked at, when polling would."""
         self._live = live
-        self._set_due(min(self._due, time.monotonic() + GATHER_SECONDS))
+        if live:
+            self._failures = 0
+        self._bring_forward(max(time.monotonic() + GATHER_SECONDS, self._looked_at + self._wished()))
 
     def _changed(self, file: FileInfo) -> None:
         """A file was added or completed."""
-        self._files[file.file_key] = file
-        for waiter in list(self._waiters):
-            if file.file_key in waiter.keys:
-                waiter.judge(self._files)
+        self._files[file.file_key] = self._news[file.file_key] = file
+        if file.completed:
+            for waiter in self._by_key.get(file.file_key, ()):
+                waiter.completed(file.file_key, self._files)
         for subscriber in self._subscribers:
             subscriber.found.put_nowait(Listing({file.file_key: file}, whole=False))
 
     def _removed(self, file_key: str) -> None:
         """A file is gone."""
         self._files.pop(file_key, None)
-        for waiter in list(self._waiters):
-            if file_key in waiter.keys:
-                waiter.judge(self._files, may_be_gone=True)
+        self._news[file_key] = None
+        for waiter in self._by_key.get(file_key, ()):
+            waiter.gone(file_key)
 
     def _ended(self, how: str) -> None:
         """The session is over, and what it held is gone."""
@@ -302,17 +420,17 @@ class Poller:
             self._task.cancel()
 
 
-def _client(connection: Any, settings: Settings) -> QuickSyncClient:
-    client = configure(connection, settings).client()
-    client.retry = ONE_ATTEMPT
-    return client
-
-
 def _find(client: QuickSyncClient, file_key: str | None) -> dict[str, FileInfo]:
     """One file by itself, or all of them, by key; with their raw names."""
+    found = {}
     if file_key is None:
-        return {file.file_key: file for file in client.list_files(read_names=False)}
-    try:
-        return {file_key: client.get_file(file_key)}
-    except NotFoundError:
-        return {}
+        found = {file.file_key: file for file in client.list_files(read_names=False)}
+    else:
+        with contextlib.suppress(NotFoundError):
+            found = {file_key: client.get_file(file_key)}
+    # What reading names needs is asked for now, as a failure to look is waited out.
+    for file in found.values():
+        if file.completed:
+            client.read_name(file)
+            break
+    return found

@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ SILENCE_SECONDS = 30.0
 """A server that sends nothing, not even a ping, for so long is gone. Both are SignalR's own defaults."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _MOST_MESSAGE_BYTES = 1 << 20
+_REFUSED = (401, 403)
 _END = "\x1e"
 _INVOCATION, _PING, _CLOSE = 1, 6, 7
 
@@ -55,7 +57,7 @@ class HubEvents:
 
 
 async def listen(
-    client: QuickSyncClient, in_thread: Callable[[Callable[[], str]], Awaitable[str]], events: HubEvents
+    client: QuickSyncClient, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]], events: HubEvents
 ) -> None:
     """
     Listen until cancelled; returns where listening is pointless.
@@ -63,43 +65,51 @@ async def listen(
     :param in_thread: runs a blocking call beside the event loop.
     """
     try:
-        from websockets.exceptions import WebSocketException
+        from websockets.exceptions import InvalidStatus
     except ImportError:
         log.info("polling alone: real-time events need airflow-provider-quicksync[realtime]")
         return
     pause = FIRST_PAUSE_SECONDS
     while True:
-        connected = False
+        connected_at = None
         try:
             url = await in_thread(client.negotiate_hub)
-            async with aclosing(_messages(url, client.verify)) as messages:
+            tls = await in_thread(lambda: _tls(client.verify)) if url.startswith("wss:") else None
+            async with aclosing(_messages(url, tls)) as messages:
                 async for message in messages:
                     if message is None:
-                        connected, pause = True, FIRST_PAUSE_SECONDS
+                        connected_at = time.monotonic()
                         events.connected()
                     elif not _handle(message, events):
                         log.info("the session hub has ended the connection for good: polling alone")
                         return
-        except (OSError, TimeoutError, WebSocketException, QuickSyncError) as error:
-            if is_hopeless(error):
-                log.info("polling alone: %s", error)
+        except Exception as error:  # also a message that breaks what reads it
+            if is_hopeless(error) or (
+                isinstance(error, InvalidStatus) and error.response.status_code in _REFUSED
+            ):
+                # Of a WebSocket's error no more than this: it may show the URL, and with it the token.
+                said = (
+                    str(error) if isinstance(error, QuickSyncError) else "the session hub refuses the token"
+                )
+                log.info("polling alone: %s", said)
                 return
             if pause == FIRST_PAUSE_SECONDS:
                 log.info(
                     "the session hub is out of reach (%s): polling, and trying it again", type(error).__name__
                 )
         finally:
-            if connected:
+            if connected_at is not None:
                 events.lost()
+        if connected_at is not None and time.monotonic() - connected_at > LONGEST_PAUSE_SECONDS:
+            pause = FIRST_PAUSE_SECONDS
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-async def _messages(url: str, verify: bool | str) -> AsyncGenerator[dict[str, Any] | None]:
+async def _messages(url: str, tls: ssl.SSLContext | None) -> AsyncGenerator[dict[str, Any] | None]:
     """The hub's messages; first None, once it has accepted the connection."""
     from websockets.asyncio.client import connect
 
-    tls = _tls(verify) if url.startswith("wss:") else None
     # A logger of its own, without a parent: websockets logs the URL, and with it the token.
     silent = logging.Logger("quicksync-hub", logging.CRITICAL + 1)  # noqa: LOG001
     async with connect(
@@ -118,8 +128,8 @@ async def _messages(url: str, verify: bool | str) -> AsyncGenerator[dict[str, An
                         raise DamagedError("the session hub speaks another protocol")
                     yield message if accepted else None
                     accepted = True
-        except asyncio.CancelledError:
-            socket.transport.abort()  # who is cancelled doesn't wait for a goodbye
+        except (asyncio.CancelledError, TimeoutError):
+            socket.transport.abort()  # no waiting for a goodbye
             raise
         finally:
             pings.cancel()
@@ -138,8 +148,9 @@ def _handle(message: dict[str, Any], events: HubEvents) -> bool:
         return bool(message.get("allowReconnect"))
     if message.get("type") != _INVOCATION:
         return True
-    arguments = message.get("arguments") or [{}]
-    payload = arguments[0] if isinstance(arguments[0], dict) else {}
+    arguments = message.get("arguments")
+    first = arguments[0] if isinstance(arguments, list) and arguments else None
+    payload = first if isinstance(first, dict) else {}
     name, data = message.get("target"), payload.get("data")
     if name in ("SessionExpired", "SessionDestroyed"):
         events.ended(name)
@@ -163,7 +174,7 @@ def _record(message: dict[str, Any]) -> str:
 def _parsed(record: str) -> dict[str, Any]:
     try:
         message = json.loads(record)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedError("the session hub sent what is not JSON") from None
     return message if isinstance(message, dict) else {}
 
