@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from benchmarks.cases import QUICK, Bench, Scale
-from benchmarks.report import Results, goals, machine, table
+from benchmarks.report import HEAD, Results, goals, machine, rows
 from benchmarks.rig import Rig
 from benchmarks.worker import CONTENDERS
 
@@ -38,10 +38,13 @@ def main() -> None:
     results, started = Results(), time.monotonic()
     with Rig() as rig:
         bench = Bench(rig, scale, results, options.client or list(CONTENDERS))
+        print(f"{machine()}\n\n{HEAD}")
         for case in options.only or CASES:
-            print(f"{case} …", file=sys.stderr, flush=True)
+            shown = set(results.found)
             getattr(bench, case)()
-    print(f"{machine()}\n\n{table(results, scale)}")
+            for name in results.found:
+                if name not in shown:
+                    print(rows(results, scale, name), flush=True)
     if not options.quick:
         print(f"\n{goals(results, scale)}")
     print(f"\nMeasured in {(time.monotonic() - started) / 60:.1f} minutes; every byte count was right.")

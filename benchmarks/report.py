@@ -56,31 +56,32 @@ def machine() -> str:
     )
 
 
-def table(results: Results, scale: Scale) -> str:
-    """Every case and contender, medians."""
-    rows = [
-        "| case | client | MB/s or files/s | vs S3Hook.load_file | vs curl | CPU s/GiB | peak MiB | runs |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for case, contenders in results.found.items():
-        size = _size(case, scale)
-        for name, figures in contenders.items():
-            seconds, cpu = results.median(case, name), results.median(case, name, "cpu_seconds")
-            speed = (
-                f"{scale.small_count / seconds:,.0f} files/s"
-                if "small files" in case
-                else f"{size / seconds / 1e6:,.0f}"
-            )
-            if case == "WAN":
-                speed += f" ({_wan_share(results, scale, name):.0%})"
-            ratios = [
-                f"{results.ratio(case, name, other):.2f}" if other in contenders else "-"
-                for other in (HOOK, CURL)
-            ]
-            peak = "-" if name == CURL else f"{max(f.peak_bytes for f in figures) / MIB:.1f}"
-            cells = [case, name, speed, *ratios, f"{cpu / size * GIB:.2f}", peak, str(len(figures))]
-            rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+HEAD = """\
+| case | client | MB/s or files/s | vs S3Hook.load_file | vs curl | CPU s/GiB | peak MiB | runs |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def rows(results: Results, scale: Scale, case: str) -> str:
+    """What every contender reached in a case, medians."""
+    contenders, size = results.found[case], _size(case, scale)
+    lines = []
+    for name, figures in contenders.items():
+        seconds, cpu = results.median(case, name), results.median(case, name, "cpu_seconds")
+        speed = (
+            f"{scale.small_count / seconds:,.0f}/s"
+            if case == "small files"
+            else f"{size / seconds / 1e6:,.0f}"
+        )
+        if case == "WAN":
+            speed += f" ({_wan_share(results, scale, name):.0%})"
+        ratios = [
+            f"{results.ratio(case, name, other):.2f}" if other in contenders else "-"
+            for other in (HOOK, CURL)
+        ]
+        peak = "-" if name == CURL else f"{max(f.peak_bytes for f in figures) / MIB:.1f}"
+        cells = [case, name, speed, *ratios, f"{cpu / size * GIB:.2f}", peak, str(len(figures))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def goals(results: Results, scale: Scale) -> str:
