@@ -97,6 +97,10 @@ class QuickSyncClient(SessionCalls):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def interrupt(self) -> None:
+        """Let every request on the way fail at once, but for clean-ups; safe in a signal handler."""
+        self._transport.interrupt()
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import weakref
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -17,7 +20,15 @@ class PatientAdapter(HTTPAdapter):
 
     def __init__(self, *, send_timeout: float, **settings: Any) -> None:
         self._send_timeout = send_timeout
+        self._sockets = weakref.WeakValueDictionary[int, Any]()
         super().__init__(**settings)
+
+    def cut(self) -> None:
+        """Shut every connection down: what waits for the network fails at once. Takes no lock."""
+        for reference in self._sockets.valuerefs():
+            if (found := reference()) is not None:
+                with contextlib.suppress(OSError, AttributeError):  # closed already, or TLS within TLS
+                    found.shutdown(socket.SHUT_RDWR)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """The pool of an origin or a proxy, whose connections are of a patient class."""
@@ -25,6 +36,7 @@ class PatientAdapter(HTTPAdapter):
         if not issubclass(pool.ConnectionCls, _Patient):
             kind = type(pool.ConnectionCls.__name__, (_Patient, pool.ConnectionCls), {})
             kind.send_timeout = self._send_timeout  # type: ignore[attr-defined]
+            kind.sockets = self._sockets  # type: ignore[attr-defined]
             pool.ConnectionCls = kind
         return pool
 
@@ -33,8 +45,10 @@ class _Patient:
     """Mixed into urllib3's connections: headers go under the connect timeout, the body under another."""
 
     send_timeout: float
+    sockets: weakref.WeakValueDictionary[int, Any]
     sock: Any
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         super().endheaders(*args, **kwargs)  # type: ignore[misc]
+        self.sockets[id(self.sock)] = self.sock
         self.sock.settimeout(self.send_timeout)

@@ -79,6 +79,7 @@ def download(
     :raises DamagedError: size or SHA-256 are not what they must be.
     """
     options, stop, target = options or DownloadOptions(), stop or Stop(), os.fspath(target)
+    stop.interrupt = client.interrupt
     folder = _checked_folder(target, file.size_bytes)
     partial = os.path.join(folder, f".{os.path.basename(target)[:40]}.{secrets.token_hex(6)}.part")
     try:

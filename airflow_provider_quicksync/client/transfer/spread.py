@@ -108,6 +108,7 @@ def send_share(
     """
     check_mark(source, share)
     stop = stop or Stop()
+    stop.interrupt = client.interrupt
     plan = Plan(share["size_bytes"], share["part_size_bytes"], share["total_parts"])
     parts = [plan.part(number) for number in range(share["first"], share["last"] + 1)]
     started, tags = Upload(share["upload_id"], share["file_key"]), dict[int, str]()

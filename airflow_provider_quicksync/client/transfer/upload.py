@@ -83,6 +83,7 @@ def upload_many(
         in reach, unless the checkpoint keeps it.
     """
     options, stop = options or UploadOptions(), stop or Stop()
+    stop.interrupt = client.interrupt
     states: Sequence[FileState | None] = (
         resume(client, checkpoint, items) if checkpoint else [None] * len(items)
     )

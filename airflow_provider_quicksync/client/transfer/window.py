@@ -17,8 +17,10 @@ from airflow_provider_quicksync.client.errors import StoppedError
 T = TypeVar("T")
 
 TICK_SECONDS = 0.25
+NOTICE_SECONDS = 0.5
+"""How long threads get to notice a stop, before those that hang in a socket are interrupted."""
 GRACE_SECONDS = 2.0
-"""How long threads get to notice a stop; one that hangs in a socket is left to its timeout."""
+"""How long threads then get to clean up."""
 
 
 class Stop:
@@ -27,11 +29,14 @@ class Stop:
     def __init__(self) -> None:
         self.requested = threading.Event()
         self.halted = threading.Event()
+        self.interrupt: Callable[[], None] = lambda: None
+        """Ends what hangs in a socket; set by who opens them."""
 
     def request(self) -> None:
         """End the work; safe in a signal handler."""
         self.requested.set()
         self.halted.set()
+        self.interrupt()
 
     def restart(self) -> None:
         """Go on after a failure that was dealt with; not where a stop was requested."""
@@ -84,7 +89,9 @@ def run_window(
         _watch(futures, stop, tick)
     except BaseException:
         stop.halted.set()
-        wait(futures, GRACE_SECONDS)
+        if wait(futures, NOTICE_SECONDS).not_done:
+            stop.interrupt()
+            wait(futures, GRACE_SECONDS)
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
