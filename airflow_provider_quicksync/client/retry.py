@@ -34,7 +34,7 @@ class RetryPolicy:
     """
 
     max_attempts: int = 5
-    total_seconds: float = 300.0
+    total_seconds: float = 1800.0
     base_seconds: float = 0.5
     cap_seconds: float = 30.0
     retry_after_cap_seconds: float = 120.0
