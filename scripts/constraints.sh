@@ -12,7 +12,7 @@ compile() { # compile AIRFLOW_VERSION [uv option ...]
         .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
             --no-emit-index-url --no-emit-find-links \
             --constraints - pyproject.toml --all-extras --group dev "$@" |
-        grep --invert-match --extended-regexp '://|^-' > "$target.new"
+        grep --invert-match --extended-regexp "://|^-|>= '3\.14'" > "$target.new"
     mv "$target.new" "$target"
     echo "$target: Airflow $version, $(wc -l < "$target") packages"
 }

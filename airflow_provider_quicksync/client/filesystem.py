@@ -126,7 +126,8 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         if separator and scheme == SCHEME:
             netloc, slash, path = rest.partition("/")
             path = netloc.rpartition("@")[2] + slash + path
-        return path.strip("/")
+        path = path.strip("/")
+        return "" if path == f"{SCHEME}:" else path  # what urllib makes of a URL without a path
 
     # Looking
 

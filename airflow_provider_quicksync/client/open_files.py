@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 from fsspec.compression import compr  # type: ignore[import-untyped]
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_quicksync.client.filesystem import QuickSyncFileSystem
 
 CACHED_BLOCKS = 8
+"""How many blocks an open file keeps: a Parquet reader goes back and forth."""
 _ERROR_NUMBERS: list[tuple[type[QuickSyncError], int]] = [
     (BusyError, errno.EBUSY),
     (LimitError, errno.ENOSPC),
@@ -52,20 +53,16 @@ class QuickSyncFile(AbstractBufferedFile):  # type: ignore[misc]
         path: str,
         mode: str,
         block_size: int | str | None = None,
-        cache_type: str = "blockcache",
-        cache_options: dict[str, Any] | None = None,
+        cache_type: str = "none",
         **kwargs: Any,
     ) -> None:
         self._spool: IO[bytes] | None = None
         if mode == "rb":
             self._info = fs.file(path)
             kwargs["size"] = self._info.size_bytes
-            if cache_type == "blockcache":
-                cache_options = {"maxblocks": CACHED_BLOCKS, **(cache_options or {})}
+            self._cached_block = lru_cache(CACHED_BLOCKS)(self._block)
         block_size = fs.blocksize if block_size in (None, "default", -1) else block_size
-        super().__init__(
-            fs, path, mode, block_size, cache_type=cache_type, cache_options=cache_options, **kwargs
-        )
+        super().__init__(fs, path, mode, block_size, cache_type=cache_type, **kwargs)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -77,6 +74,8 @@ class QuickSyncFile(AbstractBufferedFile):  # type: ignore[misc]
         try:
             super().close()
         finally:
+            if self.mode == "rb":
+                self._cached_block.cache_clear()
             if self.mode == "rb" or self.autocommit:
                 self.discard()
 
@@ -97,7 +96,18 @@ class QuickSyncFile(AbstractBufferedFile):  # type: ignore[misc]
         return self.fs.link(self._info)  # type: ignore[no-any-return]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        end = min(end, self.size)  # fsspec's caches ask for whole blocks
+        """A range: in blocks, of which the last few are kept, or in one stream where it is longer."""
+        end, size = min(end, self.size), self.blocksize  # some of fsspec's caches ask for more than there is
+        if end - start > CACHED_BLOCKS * size:
+            return self._read(start, end)
+        first = start // size
+        data = b"".join(map(self._cached_block, range(first, -(-end // size))))
+        return data[start - first * size : end - first * size]
+
+    def _block(self, number: int) -> bytes:
+        return self._read(number * self.blocksize, min((number + 1) * self.blocksize, self.size))
+
+    def _read(self, start: int, end: int) -> bytes:
         if not self._link.ignores_ranges:
             return read_range(self._link, start, end)
         spool = self._spool
