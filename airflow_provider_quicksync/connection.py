@@ -10,27 +10,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast, get_args
 
 from airflow_provider_quicksync.client import (
     DEFAULT_BASE_URL,
+    CreatedSession,
+    Credentials,
     HttpOptions,
+    JoinedSession,
     NameCipher,
     QuickSyncClient,
     RetryPolicy,
     ServiceLimits,
+    SessionApi,
+    SessionRules,
+    SessionToken,
     UsageError,
 )
 from airflow_provider_quicksync.client.names import QS_SHARE
 from airflow_provider_quicksync.client.transfer.plan import MIB
 from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS
+from airflow_provider_quicksync.receipts import as_session_id
 
 T = TypeVar("T")
+SessionMode = Literal["token", "join", "create"]
+"""Where bearers come from: the connection's token, a session to join, or sessions to create."""
 
 SECRET_FIELDS = [
     name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"
 ]
+HOST_NAME = "airflow"
+"""What the host of a session that is created is called."""
 _DEFAULT_PATH = "v1"
+_ONE_ATTEMPT = RetryPolicy(max_attempts=1)
+"""For renewing a bearer: the call that needs it is tried again anyway."""
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -52,7 +65,14 @@ class Settings(TypedDict, total=False):
     """The connection's extras, also accepted as keyword arguments of the hook, which then win."""
 
     api_key: str | None
-    session_id: str | None
+    session_id: Any
+    session_mode: str | None
+    wallet_private_key: str | None
+    session_password: str | None
+    session_expiry_seconds: int | None
+    session_capacity: int | None
+    session_whitelist: str | None
+    uplink_mib_per_second: float | None
     name_cipher: str | NameCipher | None
     part_size_mib: float | None
     max_concurrency: int | None
@@ -65,12 +85,18 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a connection says, checked. Holds secrets: its repr shows none."""
+    """
+    What a connection says, checked. Holds secrets: its repr shows none.
+
+    :param names_session: whether the session was named beside the connection.
+    """
 
     where: str
     base_url: str
     token: str
     settings: Settings
+    session_mode: SessionMode
+    names_session: bool
     part_size_bytes: int | None
     concurrency: int
 
@@ -81,37 +107,94 @@ class Configuration:
     def secrets(self) -> list[str]:
         """Everything a log must not show."""
         found = [self.token, *(self.settings.get(name) for name in SECRET_FIELDS)]
+        key = self.settings.get("wallet_private_key") or ""
+        found.append(key.removeprefix("0x"))
         return [secret for secret in found if isinstance(secret, str) and secret]
 
-    def client(self) -> QuickSyncClient:
+    def client(self, *, on_token: Callable[[str], None] | None = None) -> QuickSyncClient:
         """
         A client for it.
 
+        :param on_token: told every bearer that a wallet gets.
         :raises UsageError: there is no token, or the URL or a setting is of no use.
         """
         try:
-            return self._client()
+            return self._client(on_token)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from None
 
-    def _client(self) -> QuickSyncClient:
+    def session_api(self) -> SessionApi:
+        """
+        What its wallet may ask.
+
+        :raises UsageError: there is no wallet, or it is of no use.
+        """
+        try:
+            return self._session_api(self._retry)
+        except UsageError as error:
+            raise UsageError(f"{self.where}: {error}") from None
+
+    def session_rules(self) -> SessionRules:
+        """
+        The rules of sessions that are created.
+
+        :raises UsageError: one of them can't be.
+        """
+        settings = self.settings
+        try:
+            return SessionRules(
+                expiry_seconds=settings.get("session_expiry_seconds") or SessionRules.expiry_seconds,
+                capacity=settings.get("session_capacity"),
+                password=settings.get("session_password"),
+                whitelist=tuple((settings.get("session_whitelist") or "").replace(",", " ").split()),
+            )
+        except UsageError as error:
+            raise UsageError(f"{self.where}: {error}") from None
+
+    def _client(self, on_token: Callable[[str], None] | None) -> QuickSyncClient:
         settings = self.settings
         minimum = settings.get("min_part_size_mib")
         return QuickSyncClient(
-            self.token,
+            self._credentials(on_token),
             base_url=self.base_url,
             api_key=settings.get("api_key"),
             session_id=settings.get("session_id"),
             cipher=settings.get("name_cipher") or QS_SHARE,
-            http=HttpOptions(
-                connect_timeout=settings.get("connect_timeout") or HttpOptions.connect_timeout,
-                read_timeout=settings.get("read_timeout") or HttpOptions.read_timeout,
-                verify=True if (verify := settings.get("verify")) is None else verify,
-                connections=self.concurrency,
-            ),
-            retry=RetryPolicy(max_attempts=settings.get("max_attempts") or RetryPolicy.max_attempts),
+            http=self._http,
+            retry=self._retry,
             limits=ServiceLimits(min_part_bytes=round(minimum * MIB)) if minimum else None,
         )
+
+    def _credentials(self, on_token: Callable[[str], None] | None) -> Credentials:
+        session_id, password = self.settings.get("session_id"), self.settings.get("session_password")
+        if self.session_mode == "join":
+            return JoinedSession(self._session_api(_ONE_ATTEMPT), session_id, password, on_token=on_token)
+        if self.session_mode == "create":
+            rules = self.session_rules()
+            return CreatedSession(self._session_api(_ONE_ATTEMPT), rules, HOST_NAME, on_token=on_token)
+        return SessionToken(self.token)
+
+    def _session_api(self, retry: RetryPolicy) -> SessionApi:
+        key = self.settings.get("wallet_private_key")
+        if not key:
+            raise UsageError("sessions are created and joined with a wallet: set wallet_private_key")
+        return SessionApi(
+            key, base_url=self.base_url, api_key=self.settings.get("api_key"), http=self._http, retry=retry
+        )
+
+    @property
+    def _http(self) -> HttpOptions:
+        settings = self.settings
+        return HttpOptions(
+            connect_timeout=settings.get("connect_timeout") or HttpOptions.connect_timeout,
+            read_timeout=settings.get("read_timeout") or HttpOptions.read_timeout,
+            verify=True if (verify := settings.get("verify")) is None else verify,
+            connections=self.concurrency,
+        )
+
+    @property
+    def _retry(self) -> RetryPolicy:
+        return RetryPolicy(max_attempts=self.settings.get("max_attempts") or RetryPolicy.max_attempts)
 
 
 def read_connection(connection: ConnectionLike, overrides: Settings | None = None) -> Configuration:
@@ -131,16 +214,48 @@ def read_connection(connection: ConnectionLike, overrides: Settings | None = Non
         raise UsageError(f"there is no setting {unknown[0]!r}; settings are {', '.join(CONNECTION_FIELDS)}")
     if not isinstance(extras, Mapping):
         raise UsageError(f"{where}: the extras are not a JSON object")
+    names_session = "session_id" in given
+    if names_session:
+        given["session_id"] = as_session_id(given["session_id"])
     found = _settings({**extras, **given}, where)
-    part_size = found.get("part_size_mib")
+    token, part_size = (connection.password or "").strip(), found.get("part_size_mib")
     return Configuration(
         where=where,
         base_url=base_url(connection.host, connection.port, connection.schema),
-        token=(connection.password or "").strip(),
+        token=token,
         settings=found,
+        session_mode=_session_mode(found, has_token=bool(token), names_session=names_session, where=where),
+        names_session=names_session,
         part_size_bytes=max(1, round(part_size * MIB)) if part_size else None,
         concurrency=found.get("max_concurrency") or HttpOptions.connections,
     )
+
+
+def _session_mode(settings: Settings, *, has_token: bool, names_session: bool, where: str) -> SessionMode:
+    """
+    The mode that was asked for, else what is possible by what is given.
+
+    A session that was named beside the connection is joined also where the connection creates sessions.
+
+    :raises UsageError: it can't be.
+    """
+    mode, has_wallet = settings.get("session_mode"), bool(settings.get("wallet_private_key"))
+    if mode is None:
+        if has_wallet and settings.get("session_id"):
+            mode = "join"
+        else:
+            mode = "create" if has_wallet and not has_token else "token"
+    if mode not in get_args(SessionMode):
+        raise UsageError(f"{where}: session_mode must be token, join or create, not {mode!r}")
+    if mode == "create" and names_session:
+        mode = "join"
+    if mode != "token" and not has_wallet:
+        raise UsageError(f"{where}: session_mode {mode} needs a wallet: set wallet_private_key")
+    if mode == "join" and not settings.get("session_id"):
+        raise UsageError(f"{where}: session_mode join needs a session: set session_id")
+    if mode == "create" and settings.get("session_id"):
+        raise UsageError(f"{where}: session_mode create makes new sessions: remove session_id, or use join")
+    return cast("SessionMode", mode)
 
 
 def base_url(host: str | None, port: int | None, schema: str | None) -> str:
@@ -179,6 +294,13 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:
     return Settings(
         api_key=read("api_key", _text),
         session_id=read("session_id", _text),
+        session_mode=read("session_mode", lambda value: _text(value).lower()),
+        wallet_private_key=read("wallet_private_key", _text),
+        session_password=read("session_password", _password),
+        session_expiry_seconds=read("session_expiry_seconds", _count),
+        session_capacity=read("session_capacity", _count),
+        session_whitelist=read("session_whitelist", _text),
+        uplink_mib_per_second=read("uplink_mib_per_second", _positive),
         name_cipher=read("name_cipher", lambda value: value.strip() if isinstance(value, str) else value),
         part_size_mib=read("part_size_mib", _positive),
         max_concurrency=read("max_concurrency", _connections),
@@ -194,6 +316,15 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("must be text")
     return value.strip()
+
+
+def _password(value: Any) -> str:
+    """As it is: a password may begin or end with a space."""
+    if not isinstance(value, str):
+        raise TypeError("must be text")
+    if set(value) == {"*"}:
+        raise ValueError("is a mask (***), not a password: enter it again")
+    return value
 
 
 def _positive(value: Any) -> float:

@@ -7,20 +7,24 @@ The work itself is done below, in :mod:`airflow_provider_quicksync.client`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
 from airflow_provider_quicksync.client import (
+    CreatedSession,
     DownloadOptions,
     DownloadReceipt,
     FileInfo,
+    JoinedSession,
     NotFoundError,
     QuickSyncClient,
     QuickSyncError,
     Receipt,
+    SessionExpiredError,
+    SessionInfo,
     Stop,
     UploadOptions,
     UsageError,
@@ -32,6 +36,7 @@ from airflow_provider_quicksync.client import (
 )
 from airflow_provider_quicksync.client.checks import check_text
 from airflow_provider_quicksync.client.completion import Verdict, check_completion, wait_for_completion
+from airflow_provider_quicksync.client.credentials import SessionMemory
 from airflow_provider_quicksync.client.errors import is_hopeless
 from airflow_provider_quicksync.client.session_rules import session_use
 from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
@@ -40,6 +45,7 @@ from airflow_provider_quicksync.client.transfer.progress import ProgressLog, siz
 from airflow_provider_quicksync.client.transfer.sources import Source
 from airflow_provider_quicksync.compat import mask_secret
 from airflow_provider_quicksync.connection import (
+    HOST_NAME,
     Configuration,
     ConnectionLike,
     Settings,
@@ -99,9 +105,17 @@ class QuickSyncHook(BaseHook):
         return configure(self.get_connection(self.quicksync_conn_id), self._settings)
 
     def get_conn(self) -> QuickSyncClient:
-        """The client for the connection; one per hook, closed with it."""
+        """
+        The client for the connection; one per hook, closed with it.
+
+        :raises UsageError: the connection's token is of another session than the one that was named.
+        """
         if self._client is None:
-            self._client = self.configuration.client()
+            configuration = self.configuration
+            self._client = configuration.client(on_token=mask_secret)
+            if configuration.names_session and configuration.session_mode == "token":
+                with suppress(NotFoundError):  # the service tells none
+                    self._client.current_session()
         return self._client
 
     def close(self) -> None:
@@ -111,18 +125,79 @@ class QuickSyncHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Look at the session without changing anything: what its rules are, or what is wrong."""
+        """
+        Look at the session without changing anything: where bearers come from, its rules and what is left of
+        them, or what is wrong.
+
+        A session that a wallet joins is joined, as every task does; none is created, only the wallet proven.
+        """
         try:
+            if self.configuration.session_mode == "create":
+                return True, self._test_wallet()
             client = self.get_conn()
             use = session_use(client)
-            if use is not None:
-                return True, f"{client.base_url}: {use.describe()}"
-            count = len(client.list_files())
+            said = use.describe() if use else f"{len(client.list_files())} files; the service tells no rules"
         except QuickSyncError as error:
             return False, str(error)
         finally:
             self.close()
-        return True, f"{client.base_url}: {count} files; the service tells no session rules"
+        credentials, source = client.credentials, "the connection's token"
+        if isinstance(credentials, JoinedSession):
+            source = f"joined as wallet {credentials.address}"
+        return True, f"{client.base_url}: {source}; {said}"
+
+    def _test_wallet(self) -> str:
+        rules = self.configuration.session_rules()
+        with self.configuration.session_api() as api:
+            api.prove_wallet()
+            return (
+                f"{self.configuration.base_url}: wallet {api.address} is accepted; a task that names no"
+                f" session creates one of {rules.expiry_seconds:,} s; the test creates none"
+            )
+
+    # Sessions
+
+    def create_session(self, name: str = HOST_NAME, *, memory: SessionMemory | None = None) -> dict[str, Any]:
+        """
+        Create a session with the connection's wallet and the rules of its settings (``session_…``).
+
+        This hook doesn't go into it: ``QuickSyncHook(conn_id, session_id=…)`` does.
+
+        :param name: what its host is called.
+        :param memory: where its id is kept for a next attempt, which finds it again.
+        :return: its id and its rules, without its token.
+        """
+        rules = self.configuration.session_rules()
+        with self.configuration.session_api() as api:
+            created = CreatedSession(api, rules, name, memory=memory, on_token=mask_secret).enter()
+        self.log.info("session %s lives for %s s", created.session_id, created.expires_in)
+        return created.as_dict()
+
+    def current_session(self) -> SessionInfo:
+        """The session and its rules. :raises NotFoundError: the service tells none."""
+        return self.get_conn().current_session()
+
+    def disconnect_session(self) -> None:
+        """Leave the session; what else this wallet does in it may lose its bearers."""
+        self.get_conn().disconnect_session()
+
+    def delete_session(self) -> bool:
+        """End the session and all its files, as its host; whether it was there."""
+        try:
+            self.get_conn().delete_session()
+        except (NotFoundError, SessionExpiredError) as error:
+            self.log.info("the session had ended before: %s", error)
+            return False
+        return True
+
+    @property
+    def session_to_name(self) -> str | None:
+        """The session that others have to name to get where this hook is; None where the connection says."""
+        if self.configuration.names_session:
+            return str(self.configuration.settings["session_id"])
+        if self.configuration.session_mode == "create":
+            return self.get_conn().credentials.session_id
+        return None
 
     # Uploads
 
@@ -177,7 +252,28 @@ class QuickSyncHook(BaseHook):
         :return: the receipts in order, and the keys of the older files that ``if_exists="replace"`` is
             to remove once the new ones are complete.
         """
+        try:
+            return self._upload_sources(items, if_exists, checksum, stop, checkpoint)
+        except SessionExpiredError as error:
+            if self.configuration.session_mode != "create":
+                raise
+            self.log.warning("%s; starting again in a new session", error)
+        self.close()
+        if stop:
+            stop.restart()
+        return self._upload_sources(items, if_exists, checksum, stop, checkpoint)
+
+    def _upload_sources(
+        self,
+        items: Sequence[tuple[Source, str]],
+        if_exists: IfExists,
+        checksum: bool,
+        stop: Stop | None,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[list[Receipt], list[str]]:
         client = self.get_conn()
+        if isinstance(client.credentials, CreatedSession):
+            client.credentials.memory = checkpoint
         for _, name in items:
             check_text("the file's name", name)
         selection = select(client, items, if_exists, checkpoint)
@@ -190,7 +286,9 @@ class QuickSyncHook(BaseHook):
             if use := session_use(
                 client, lambda: list_others(client, checkpoint) if files is None else files
             ):
-                use.check(len(selection.items), total_bytes)
+                resumed = checkpoint is not None and bool(checkpoint.known)
+                rate = 0 if resumed else self.configuration.settings.get("uplink_mib_per_second")
+                use.check(len(selection.items), total_bytes, uplink_mib_per_second=rate)
             sent = self._send(client, selection.items, total_bytes, checksum, stop, checkpoint)
         return selection.merged(sent), superseded(client, selection, sent)
 

@@ -19,7 +19,37 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "session_id": {
         "label": "Session id",
-        "description": "The key of encrypted file names. Asked from the service when empty.",
+        "description": "The session to join, with a wallet. With a token: its session, asked when empty.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "session_mode": {
+        "label": "Session mode",
+        "description": "token, join (with a wallet) or create (with a wallet). By what is given when empty.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "wallet_private_key": {
+        "label": "Wallet's private key",
+        "description": "Of an Ethereum wallet, 64 hexadecimal digits: joins and creates sessions.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "session_password": {
+        "label": "Session password",
+        "description": "Of the session to join, or of those that are created.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "session_expiry_seconds": {
+        "label": "Session life (s)",
+        "description": "How long a session that is created lives (86400, a day, when empty).",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "session_capacity": {
+        "label": "Session capacity",
+        "description": "How many users a session that is created takes (the service's own when empty).",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "session_whitelist": {
+        "label": "Session whitelist",
+        "description": "Wallets that may join a session that is created, with commas (all when empty).",
         "schema": {"type": ["string", "null"]},
     },
     "name_cipher": {
@@ -51,6 +81,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Attempts",
         "description": "How often a call is tried when the network or the service falters (5 when empty).",
         "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "uplink_mib_per_second": {
+        "label": "Uplink (MiB/s)",
+        "description": "An upload that can't end before its session does is refused (125 when empty).",
+        "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "verify": {
         "label": "Verify TLS",

@@ -28,6 +28,19 @@ def as_file_key(value: FileKeys) -> str:
     return keys[0]
 
 
+def as_session_id(value: Any) -> str:
+    """
+    The session's id in what created it, in a receipt, or as it is.
+
+    :raises UsageError: there is none.
+    """
+    found = value.get("session_id") if isinstance(value, Mapping) else value
+    if not isinstance(found, str) or found.strip() in ("", "None") or found.strip()[:1] in "{[":
+        kind = f"the text {found[:20]!r}" if isinstance(found, str) else type(found).__name__
+        raise UsageError(f"session_id is {kind}, not a session's id: did the task that creates it run?")
+    return found.strip()
+
+
 def is_single(value: FileKeys) -> bool:
     """Whether one key or receipt was given, and not a collection: a single result is wanted then."""
     return isinstance(value, str | Mapping)

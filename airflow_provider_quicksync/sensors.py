@@ -29,19 +29,21 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
     timeout. All of Airflow's sensor arguments work in every mode.
 
     :param file_key: a file key, a receipt, or a list of either. (templated)
+    :param session_id: the session, where it isn't the connection's: its id, or what created it. (templated)
     :param quicksync_conn_id: the connection. (templated)
     :param deferrable: wait in the triggerer, where all who wait share one poll, and not on a worker.
     :param end_from_trigger: with ``deferrable``, end the task from the triggerer when the files are
         complete, without a worker; callbacks and outlets of the task don't run then.
     """
 
-    template_fields: Sequence[str] = ("file_key", "quicksync_conn_id")
+    template_fields: Sequence[str] = ("file_key", "session_id", "quicksync_conn_id")
     ui_color = "#e3f3d8"
 
     def __init__(
         self,
         *,
         file_key: Any,
+        session_id: Any = None,
         quicksync_conn_id: str = "quicksync_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         end_from_trigger: bool = False,
@@ -49,6 +51,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.file_key = file_key
+        self.session_id = session_id
         self.quicksync_conn_id = quicksync_conn_id
         self.deferrable = deferrable
         self.end_from_trigger = end_from_trigger
@@ -83,7 +86,8 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
         from airflow_provider_quicksync.receipts import as_file_keys
 
-        with no_retry_where_hopeless(), QuickSyncHook(self.quicksync_conn_id) as hook:
+        hook = QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
+        with no_retry_where_hopeless(), hook:
             keys = as_file_keys(self.file_key)
             try:
                 verdict = hook.check_completion(keys)
@@ -104,7 +108,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         return files[0] if is_single(self.file_key) else files
 
     def _wait(self) -> None:
-        from airflow_provider_quicksync.receipts import as_file_keys, is_single
+        from airflow_provider_quicksync.receipts import as_file_keys, as_session_id, is_single
 
         longest = None
         if self.exponential_backoff:
@@ -112,6 +116,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         trigger = QuickSyncUploadCompletionTrigger(
             file_keys=as_file_keys(self.file_key),
             quicksync_conn_id=self.quicksync_conn_id,
+            session_id=None if self.session_id is None else as_session_id(self.session_id),
             poke_interval=self.poke_interval,
             longest_interval=longest,
             end_task=("one" if is_single(self.file_key) else "many") if self.end_from_trigger else None,

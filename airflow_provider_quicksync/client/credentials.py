@@ -52,6 +52,9 @@ class Credentials(ABC):
         """Another bearer in place of one that was refused; None where there can be no other."""
         return None
 
+    def interrupt(self) -> None:  # noqa: B027 - most send nothing
+        """Let what it is sending fail at once."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Close what it opened."""
 
@@ -164,25 +167,40 @@ class JoinedSession(RenewedBearer):
         super().__init__(self._enter)
         self.session_id = session_id
         self._api, self._password, self._on_token = api, password, on_token
-        self._was_in = False
+        self.admission: Admission | None = None
         self.next_step = f"check the API key, and what wallet {api.address} may do in the session"
+
+    @property
+    def address(self) -> str:
+        """The wallet's address."""
+        return self._api.address
+
+    def enter(self) -> Admission:
+        """Get in, if that wasn't done yet."""
+        self.bearer()
+        assert self.admission is not None
+        return self.admission
+
+    def interrupt(self) -> None:
+        """Let what the wallet asks fail at once."""
+        self._api.interrupt()
 
     def close(self) -> None:
         """Close the connections of what the wallet asks."""
         self._api.close()
 
     def _enter(self) -> Grant:
-        admission = self._admission()
-        self.session_id, self._was_in = admission.session_id, True
+        self.admission = admission = self._admitted()
+        self.session_id = admission.session_id
         if self._on_token:
             self._on_token(admission.token)
         return Grant(admission.token, life_seconds(admission.token, admission.expires_in))
 
-    def _admission(self) -> Admission:
+    def _admitted(self) -> Admission:
         try:
             return self._api.join_session(self.session_id or "", self._password)
         except NotFoundError as error:
-            if not self._was_in:
+            if self.admission is None:
                 raise
             raise SessionExpiredError(
                 f"session {self.session_id} has ended while it was in use, and its files with it; use a"
@@ -227,9 +245,9 @@ class CreatedSession(JoinedSession):
         super().__init__(api, None, rules.password, on_token=on_token)
         self._rules, self._name, self.memory = rules, name, memory
 
-    def _admission(self) -> Admission:
-        if self._was_in:
-            return super()._admission()
+    def _admitted(self) -> Admission:
+        if self.admission is not None:
+            return super()._admitted()
         admission = self._found_again() or self._api.create_session(self._rules, self._name)
         if self.memory:
             self.memory.entered(admission.session_id)

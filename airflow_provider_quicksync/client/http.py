@@ -103,6 +103,8 @@ class Transport:
     def interrupt(self) -> None:
         """Let every request on the way fail at once, but for hurried ones."""
         self._adapter.cut()
+        if self.credentials:
+            self.credentials.interrupt()
 
     def close(self) -> None:
         """Close every connection."""

@@ -168,6 +168,11 @@ class Admission:
             role=_field(credentials, "role", str, None, where),
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """The session and its rules, without the token, as a JSON-serialisable dict for XComs."""
+        rules = self.session.as_dict()
+        return {**rules, "expires_in": self.expires_in, "role": self.role}
+
 
 def _object(data: object, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):

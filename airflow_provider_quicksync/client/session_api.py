@@ -97,6 +97,11 @@ class SessionApi:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def interrupt(self) -> None:
+        """Let every request on the way fail at once; safe in a signal handler."""
+        self._anyone.interrupt()
+        self._as_wallet.interrupt()
+
     def close(self) -> None:
         """Close the connections."""
         self._anyone.close()

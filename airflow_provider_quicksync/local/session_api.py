@@ -59,8 +59,10 @@ async def join_session(call: Call) -> web.Response:
     if not session_id:
         raise invalid("sessionId", "The sessionId field is required.", 422)
     session = core.find_session(session_id)
-    if session is None or session.expires_at <= time.time():
-        raise Problem(404, "There is no such session, or it ended.")
+    if session is None:
+        raise Problem(404, "There is no such session.")
+    if session.expires_at <= time.time():
+        raise Problem(404, "The session has ended.")
     _check_door(call, session, _text(body, "password"))
     user = _known_user(call, session) or _newcomer(call, session)
     users = [user.as_json() for user in core.sessions.users(session.id)]

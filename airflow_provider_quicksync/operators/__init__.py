@@ -1,6 +1,15 @@
 """QuickSync's tasks. Importing them imports nothing heavy: the work is imported where it is done."""
 
 from airflow_provider_quicksync.operators.delete import DeleteQuickSyncFileOperator
+from airflow_provider_quicksync.operators.session import (
+    CreateQuickSyncSessionOperator,
+    DeleteQuickSyncSessionOperator,
+)
 from airflow_provider_quicksync.operators.upload import UploadToQuickSyncOperator
 
-__all__ = ["DeleteQuickSyncFileOperator", "UploadToQuickSyncOperator"]
+__all__ = [
+    "CreateQuickSyncSessionOperator",
+    "DeleteQuickSyncFileOperator",
+    "DeleteQuickSyncSessionOperator",
+    "UploadToQuickSyncOperator",
+]

@@ -19,10 +19,11 @@ class DeleteQuickSyncFileOperator(BaseOperator):
 
     :param file_key: a file key, a receipt, or a list of either. (templated)
     :param ignore_missing: whether a file that isn't there is fine.
+    :param session_id: the session, where it isn't the connection's: its id, or what created it. (templated)
     :param quicksync_conn_id: the connection. (templated)
     """
 
-    template_fields: Sequence[str] = ("file_key", "quicksync_conn_id")
+    template_fields: Sequence[str] = ("file_key", "session_id", "quicksync_conn_id")
     ui_color = "#f3ded8"
 
     def __init__(
@@ -30,12 +31,14 @@ class DeleteQuickSyncFileOperator(BaseOperator):
         *,
         file_key: Any,
         ignore_missing: bool = True,
+        session_id: Any = None,
         quicksync_conn_id: str = "quicksync_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.file_key = file_key
         self.ignore_missing = ignore_missing
+        self.session_id = session_id
         self.quicksync_conn_id = quicksync_conn_id
 
     def execute(self, context: Context) -> dict[str, list[str]]:
@@ -47,7 +50,8 @@ class DeleteQuickSyncFileOperator(BaseOperator):
 
         result: dict[str, list[str]] = {"deleted": [], "missing": []}
         failures: list[QuickSyncError] = []
-        with no_retry_where_hopeless(), QuickSyncHook(self.quicksync_conn_id) as hook:
+        hook = QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
+        with no_retry_where_hopeless(), hook:
             keys = as_file_keys(self.file_key)
             for key in keys:
                 try:

@@ -43,10 +43,18 @@ class UploadToQuickSyncOperator(BaseOperator):
         (Airflow 3.3 and newer; before, a retry starts again).
     :param part_size_mib: size of the parts in MiB; by default from the file's size.
     :param max_concurrency: parts, or small files, on the way at the same time; by default 8.
+    :param session_id: the session, where it isn't the connection's: its id, or what created it. (templated)
     :param quicksync_conn_id: the connection. (templated)
     """
 
-    template_fields: Sequence[str] = ("source", "data", "name", "if_exists", "quicksync_conn_id")
+    template_fields: Sequence[str] = (
+        "source",
+        "data",
+        "name",
+        "if_exists",
+        "session_id",
+        "quicksync_conn_id",
+    )
     ui_color = "#d8ecf3"
 
     def __init__(
@@ -65,6 +73,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         durable: bool = True,
         part_size_mib: float | None = None,
         max_concurrency: int | None = None,
+        session_id: Any = None,
         quicksync_conn_id: str = "quicksync_default",
         **kwargs: Any,
     ) -> None:
@@ -82,6 +91,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.durable = durable
         self.part_size_mib = part_size_mib
         self.max_concurrency = max_concurrency
+        self.session_id = session_id
         self.quicksync_conn_id = quicksync_conn_id
         self._stop: Stop | None = None
         self._resume: Checkpoint | None = None
@@ -113,7 +123,8 @@ class UploadToQuickSyncOperator(BaseOperator):
         if event["status"] != "complete":
             raise error_of_event(event)
         self._resume = self._checkpoint(context)
-        with no_retry_where_hopeless(), self._hook() as hook:
+        session_id = event["payload"].get("session_id")
+        with no_retry_where_hopeless(), self._hook(session_id) as hook:
             return self._finish(hook, event["payload"]["receipts"], event["payload"]["older"])
 
     def on_kill(self) -> None:
@@ -127,11 +138,13 @@ class UploadToQuickSyncOperator(BaseOperator):
         if hook.check_completion(keys).done:
             return True
         if self.deferrable:
+            session_id = hook.session_to_name
             trigger = QuickSyncUploadCompletionTrigger(
                 file_keys=keys,
                 quicksync_conn_id=self.quicksync_conn_id,
+                session_id=session_id,
                 poke_interval=self.poke_interval,
-                payload={"receipts": receipts, "older": older},
+                payload={"receipts": receipts, "older": older, "session_id": session_id},
             )
             timeout = timedelta(seconds=self.completion_timeout)
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
@@ -145,11 +158,14 @@ class UploadToQuickSyncOperator(BaseOperator):
             stop=self._stop,
         )
 
-    def _hook(self) -> QuickSyncHook:
+    def _hook(self, session_id: str | None = None) -> QuickSyncHook:
         from airflow_provider_quicksync.hooks import QuickSyncHook
 
         return QuickSyncHook(
-            self.quicksync_conn_id, part_size_mib=self.part_size_mib, max_concurrency=self.max_concurrency
+            self.quicksync_conn_id,
+            part_size_mib=self.part_size_mib,
+            max_concurrency=self.max_concurrency,
+            session_id=session_id or self.session_id,
         )
 
     def _checkpoint(self, context: Context) -> Checkpoint | None:

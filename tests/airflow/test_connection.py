@@ -17,6 +17,13 @@ API = "https://api.quicksync.me/v1"
 EXTRAS = {
     "api_key": "a-key-of-an-account",
     "session_id": "s-1",
+    "session_mode": "join",
+    "wallet_private_key": "0x" + "1f" * 32,
+    "session_password": "open sesame",
+    "session_expiry_seconds": 600,
+    "session_capacity": 3,
+    "session_whitelist": "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23",
+    "uplink_mib_per_second": 12.5,
     "name_cipher": "none",
     "part_size_mib": 7.5,
     "max_concurrency": 3,
@@ -150,14 +157,19 @@ def test_verify(configured, given, meant):
     assert configured(extra={"verify": given}).settings["verify"] == meant
 
 
-@pytest.mark.parametrize("field", ["part_size_mib", "connect_timeout", "read_timeout", "min_part_size_mib"])
+@pytest.mark.parametrize(
+    "field",
+    ["part_size_mib", "connect_timeout", "read_timeout", "min_part_size_mib", "uplink_mib_per_second"],
+)
 @pytest.mark.parametrize("value", [0, -1, "0", "much", "1,5", [], True, "nan", "inf"])
 def test_a_bad_number(configured, field, value):
     with pytest.raises(UsageError, match=rf"^connection 'it': {field} must be a number above 0$"):
         configured(extra={field: value})
 
 
-@pytest.mark.parametrize("field", ["max_concurrency", "max_attempts"])
+@pytest.mark.parametrize(
+    "field", ["max_concurrency", "max_attempts", "session_expiry_seconds", "session_capacity"]
+)
 @pytest.mark.parametrize("value", [0, -1, 2.5, "2.5", "many", {}, False])
 def test_a_bad_count(configured, field, value):
     with pytest.raises(UsageError, match=rf"^connection 'it': {field} must be a (whole )?number above 0$"):
@@ -170,7 +182,18 @@ def test_the_form_and_the_code_agree_on_the_most_connections(configured):
         configured(extra={"max_concurrency": 65})
 
 
-@pytest.mark.parametrize("field", ["api_key", "session_id", "verify"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "api_key",
+        "session_id",
+        "verify",
+        "session_mode",
+        "wallet_private_key",
+        "session_password",
+        "session_whitelist",
+    ],
+)
 @pytest.mark.parametrize("value", [12345678, ["a-secret-in-a-list"], {"a": "secret"}])
 def test_a_value_that_must_be_text(configured, field, value):
     with pytest.raises(UsageError) as caught:
@@ -220,6 +243,11 @@ def test_a_token_and_a_key_are_taken_without_the_space_around_them(configured):
     assert found.secrets == [TOKEN, "a-key-of-an-account"]
 
 
+def test_a_wallets_key_is_masked_with_and_without_its_prefix(configured):
+    found = configured(extra={"wallet_private_key": "0x" + "1f" * 32, "session_password": " open sesame "})
+    assert set(found.secrets) == {TOKEN, "0x" + "1f" * 32, "1f" * 32, " open sesame "}
+
+
 def test_settings_of_the_hook_win(configured):
     found = configured(extra=EXTRAS, settings={"max_concurrency": 5, "verify": True, "read_timeout": None})
     assert found.settings == {**EXTRAS, "max_concurrency": 5, "verify": True}
@@ -264,7 +292,7 @@ def test_extras_that_are_no_object():
 def test_nothing_shows_a_secret(configured):
     found = configured(extra=EXTRAS)
     shown = f"{found!r} {found} {found.client()!r} {found.client()._transport!r}"
-    assert not [secret for secret in (TOKEN, EXTRAS["api_key"]) if secret in shown]
+    assert not [secret for secret in found.secrets if secret in shown]
 
 
 def test_a_connection_that_is_not_there():

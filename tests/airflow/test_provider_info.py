@@ -74,7 +74,7 @@ def test_every_field_has_a_label_a_description_and_may_be_empty():
 
 
 def test_secret_fields_are_password_fields():
-    assert {"api_key"} == PASSWORDS
+    assert {"api_key", "session_password", "wallet_private_key"} == PASSWORDS
 
 
 @pytest.mark.skipif(VERSION < (3, 0), reason="2.11 has no API server")

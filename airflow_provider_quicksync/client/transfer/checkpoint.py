@@ -1,12 +1,14 @@
 """
 What a next attempt of an upload needs, kept in a key-value store while the upload runs.
 
-Before anything is sent, each file's raw name is written down. It is unique, so whatever a crash leaves on
-the service can be found by it, and is either the finished file or removed. Uploads of several parts also
-keep their upload id and the tags of their parts.
+Before anything is sent, a digest of each file's raw name is written down. Raw names are unique, so whatever
+a crash leaves on the service can be found by it, and is either the finished file or removed. Uploads of
+several parts also keep their upload id and the tags of their parts.
 
-Airflow's task state store takes 65,535 bytes a value, so what grows is kept in pages. Nothing written is
-a secret. A store that fails never fails the upload: a warning is logged, and a next attempt may start again.
+Airflow's task state store takes 65,535 bytes a value, so what grows is kept in pages of items of a known
+size. Each file that is begun gets an id of its own, and what bears another id doesn't count: pages may be
+lost, or be older than others. Nothing written is a secret. A store that fails never fails the upload: a
+warning is logged, and a next attempt may start again.
 """
 
 from __future__ import annotations
@@ -16,25 +18,31 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from airflow_provider_quicksync.client.errors import SourceChangedError, StoppedError, is_hopeless
 from airflow_provider_quicksync.client.models import FileInfo, Upload
 from airflow_provider_quicksync.client.transfer.plan import Plan
-from airflow_provider_quicksync.client.transfer.sources import Source, SpooledSource, read_exactly
+from airflow_provider_quicksync.client.transfer.sources import (
+    DataSource,
+    Source,
+    SpooledSource,
+    open_unchanged,
+    read_exactly,
+)
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WRITE_SECONDS = 1.0
 PAUSE_SECONDS = 30.0
 """How long a store that has failed is left alone."""
-INTENTS_A_PAGE = 60
-"""An intent takes some 300 bytes, and 1,000 with a very long name."""
-ITEMS_A_PAGE = 400
-"""A tag or a finished file takes some 100 bytes."""
+ITEMS_A_PAGE = 200
+"""65,535 bytes leave 327 for an item: a file's name and source are kept as digests, and take some 120; tags
+and file keys are short."""
 _PREFIX = "quicksync."
 _SAMPLE_BYTES = 64 << 10
 
@@ -54,21 +62,29 @@ class StateStore(Protocol):
 
 @dataclass
 class FileState:
-    """How far one file is. ``upload`` and ``plan`` are those under which ``tags`` were given."""
+    """
+    How far one file is. ``upload`` and ``plan`` are those under which ``tags`` were given.
+
+    :param id: of this beginning of the file; what was kept under another one is of another beginning.
+    :param raw_name: what this attempt begins it under; empty where it goes on.
+    :param raw_digest: a digest of the raw name that it was begun under.
+    """
 
     number: int
-    raw_name: str
-    mark: str | None
+    mark: str | None = None
+    id: str = ""
+    raw_name: str = ""
+    raw_digest: str = ""
     upload: Upload | None = None
     plan: Plan | None = None
     tags: dict[int, str] = field(default_factory=dict)
     file_key: str | None = None
     sha256: str | None = None
 
-    def forget_upload(self) -> None:
-        """Start from the first part."""
-        self.upload = self.plan = self.file_key = self.sha256 = None
-        self.tags = {}
+    def is_of(self, file: FileInfo, *, names_are_unique: bool) -> bool:
+        """Whether an earlier attempt made a file on the service for certain."""
+        keys = {self.file_key, self.upload and self.upload.file_key}
+        return file.file_key in keys or (names_are_unique and self.raw_digest == digest(file.raw_name or ""))
 
 
 class Checkpoint:
@@ -82,24 +98,32 @@ class Checkpoint:
     def __init__(self, store: StateStore, *, last_attempt: bool = False) -> None:
         self._store = store
         self._last_attempt = last_attempt
-        self._attempt = secrets.token_hex(8)
+        self._attempt, self._earlier_attempt = secrets.token_hex(8), ""
         self._lock = threading.Lock()
         self._pages: dict[str, dict[str, Any]] = {}
-        self._unwritten: set[str] = set()
+        self._unwritten: dict[str, None] = {}  # in the order of what changed
         self._written_at = self._trusted_from = 0.0
+        self._has_written = self._has_warned = False
 
     @cached_property
     def known(self) -> dict[str, FileState]:
-        """What an earlier attempt kept, by the names of the files; from now on it is this attempt's."""
+        """What an earlier attempt kept, by :func:`digest` of the files' names; it is this attempt's now."""
+        owner = self._read("owner")
+        self._earlier_attempt = str(owner.get("attempt") or "")
         states = {}
-        for page in self._read_pages("intents"):
-            for name, (number, raw_name, mark) in page.items():
-                states[name] = state = FileState(int(number), raw_name, mark)
+        for name, item in self._read_items("intents", count=owner.get("files")):
+            if state := _parsed(_state, item):
+                states[name] = state
                 self._load_upload(state)
-        for page in self._read_pages("done"):
-            for state in states.values():
-                state.file_key, state.sha256 = page.get(str(state.number), (state.file_key, state.sha256))
-        self._put("owner", attempt=self._attempt)
+        by_number = {str(state.number): state for state in states.values()}
+        files = max((state.number for state in states.values()), default=-1) + 1
+        for number, item in self._read_items("done", count=files):
+            done = _parsed(_done, item)
+            if done and number in by_number and by_number[number].id == done[2]:
+                by_number[number].file_key, by_number[number].sha256 = done[:2]
+        if session := self._read("session"):
+            self._pages["session"] = session
+        self._put("owner", attempt=self._attempt, files=files)
         self.write()
         return states
 
@@ -107,114 +131,167 @@ class Checkpoint:
         """The files that no earlier attempt made, finished or not."""
         states = self.known.values()
         keys = {state.file_key for state in states} | {s.upload.file_key for s in states if s.upload}
-        names = {state.raw_name for state in states} if names_are_unique else set()
-        return [file for file in files if file.file_key not in keys and file.raw_name not in names]
+        names = {state.raw_digest for state in states} if names_are_unique else set()
+        return [f for f in files if f.file_key not in keys and digest(f.raw_name or "") not in names]
 
     def _load_upload(self, state: FileState) -> None:
         kept = self._read(f"upload.{state.number}")
-        if not kept:
-            return
         self._pages[f"upload.{state.number}"] = kept
-        state.upload = Upload(kept["upload_id"], kept["file_key"])
-        state.plan = Plan(kept["size_bytes"], kept["part_size_bytes"], kept["total_parts"])
-        for page in self._read_pages(f"tags.{state.number}"):
-            if page.pop("upload_id", None) == state.upload.upload_id:
-                state.tags |= {int(part): tag for part, tag in page.items()}
+        plan = _parsed(_plan, kept)
+        upload_id, file_key = kept.get("upload_id"), kept.get("file_key")
+        if kept.get("id") != state.id or not plan or not upload_id or not file_key:
+            return
+        state.upload, state.plan = Upload(upload_id, file_key), plan
+        tags = self._read_items(f"tags.{state.number}", count=plan.total_parts + 1, upload_id=upload_id)
+        for part, tag in tags:
+            if part.isdecimal() and isinstance(tag, str):
+                state.tags[int(part)] = tag
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that an earlier attempt created."""
+        return self._pages.get("session", {}).get("session_id") if self.known is not None else None
+
+    def entered(self, session_id: str) -> None:
+        """A session was created, or found again."""
+        self._put("session", session_id=session_id)
+        self.write()
 
     # Notes; written by :meth:`tick`, about once a second, or at once by :meth:`write`
 
-    def intend(self, name: str, state: FileState) -> None:
-        """A file is about to be sent under its raw name."""
-        self._put(
-            f"intents.{state.number // INTENTS_A_PAGE}", **{name: [state.number, state.raw_name, state.mark]}
-        )
+    def intend(self, name: str, state: FileState, raw_name: str) -> None:
+        """A file is about to be sent from its start; what was known of it doesn't count any more."""
+        state.id, state.raw_name, state.raw_digest = secrets.token_hex(4), raw_name, digest(raw_name)
+        state.upload = state.plan = state.file_key = state.sha256 = None
+        state.tags = {}
+        item = [state.number, state.id, state.raw_digest, state.mark]
+        self._put(f"intents.{state.number // ITEMS_A_PAGE}", **{digest(name): item})
+        if state.number >= self._pages.get("owner", {}).get("files", 0):
+            self._put("owner", files=state.number + 1)
 
     def started(self, state: FileState, upload: Upload, plan: Plan) -> None:
         """An upload of several parts was begun."""
         state.upload, state.plan = upload, plan
-        self._put(
-            f"upload.{state.number}",
-            upload_id=upload.upload_id,
-            file_key=upload.file_key,
-            size_bytes=plan.size_bytes,
-            part_size_bytes=plan.part_size_bytes,
-            total_parts=plan.total_parts,
-        )
+        where = {"id": state.id, "upload_id": upload.upload_id, "file_key": upload.file_key}
+        self._put(f"upload.{state.number}", **where, **asdict(plan))
         self.write()
 
     def sent(self, state: FileState, part_number: int, tag: str) -> None:
         """The service has a part."""
         if state.upload:
             page = f"tags.{state.number}.{part_number // ITEMS_A_PAGE}"
-            if self._pages.get(page, {}).get("upload_id") != state.upload.upload_id:
-                with self._lock:
-                    self._pages[page] = {"upload_id": state.upload.upload_id}
-            self._put(page, **{str(part_number): tag})
+            self._put(page, upload_id=state.upload.upload_id, **{str(part_number): tag})
 
     def done(self, state: FileState, file_key: str, sha256: str | None) -> None:
         """The service has the whole file."""
-        self._put(f"done.{state.number // ITEMS_A_PAGE}", **{str(state.number): [file_key, sha256]})
+        item = [file_key, sha256, state.id]
+        self._put(f"done.{state.number // ITEMS_A_PAGE}", **{str(state.number): item})
 
     def tick(self) -> None:
-        """Write what is new, about once a second; in one thread only."""
-        if time.monotonic() - self._written_at >= WRITE_SECONDS:
-            self.write()
+        """
+        Write what is new, about once a second; in one thread only.
+
+        :raises StoppedError: another attempt has taken over: this one's task was given up.
+        """
+        if time.monotonic() - self._written_at < WRITE_SECONDS:
+            return
+        self.write()
+        if self._owner_is_another():
+            raise StoppedError("another attempt of this task has taken over")
 
     # How it ends
 
-    def keeps(self, state: FileState, error: BaseException) -> bool:
+    def keeps(self, state: FileState, error: BaseException, *, maybe_complete: bool) -> bool:
         """
-        Whether an upload that failed stays on the service for the next attempt.
+        Whether an upload that failed stays on the service for another attempt.
 
-        It doesn't where no attempt follows or could go on with it. Where another attempt has taken over,
-        and with the same upload, it is left to that one.
+        It doesn't where no attempt follows or could go on with it. Where another one has taken over, what
+        that one may go on with, or may have found complete, is left to it.
         """
-        if state.upload is None:
+        if state.upload is None and not maybe_complete:
             return False
+        self._trusted_from = 0.0
         self.write()
-        if not self._is_mine():
-            kept = self._read(f"upload.{state.number}")
-            return not kept or kept.get("upload_id") == state.upload.upload_id
-        hopeless = isinstance(error, StoppedError | SourceChangedError | KeyboardInterrupt) or is_hopeless(
-            error
-        )
-        return not (hopeless or self._last_attempt)
+        page = f"upload.{state.number}"
+        if self.taken_over():
+            kept = self._read(page)
+            return not kept or state.upload is None or kept.get("upload_id") == state.upload.upload_id
+        if state.upload is None or page in self._unwritten:
+            return False
+        return not (isinstance(error, SourceChangedError) or self.is_over(error))
 
-    def clear(self) -> None:
-        """Forget everything: nothing is left to resume."""
-        if self.known is not None and self._is_mine():
+    def is_over(self, error: BaseException) -> bool:
+        """Whether no attempt follows that could make use of what was kept."""
+        return self._last_attempt or isinstance(error, StoppedError | KeyboardInterrupt) or is_hopeless(error)
+
+    def taken_over(self) -> bool:
+        """Whether another attempt goes on with what this one began; also where the store doesn't tell."""
+        owner = self._read("owner").get("attempt")
+        if owner is not None:
+            return self._is_another(owner)
+        return self._has_written and not any(self._read(key) for key in list(self._pages))
+
+    def clear(self, *, but_done: bool = False) -> None:
+        """
+        Forget everything: nothing is left to resume.
+
+        :param but_done: keep what tells which files are done, if any are.
+        """
+        self._trusted_from = 0.0
+        if self.known is not None and not self.taken_over():
+            but_done = but_done and any(key.startswith("done.") for key in self._pages)
             for key in self._pages:
-                self._call("delete", key)
+                if not (but_done and key.startswith(("intents.", "done.", "owner"))):
+                    self._call("delete", key)
         self._pages.clear()
         self._unwritten.clear()
 
-    def _is_mine(self) -> bool:
-        """Whether no other attempt has taken over; not where the store can't tell."""
-        return self._read("owner").get("attempt") == self._attempt
+    def _owner_is_another(self) -> bool:
+        return self._is_another(self._read("owner").get("attempt"))
+
+    def _is_another(self, owner: str | None) -> bool:
+        return owner not in (None, self._attempt, self._earlier_attempt)
 
     # The store
 
     def write(self) -> None:
-        """Write every page that has changed."""
+        """Write every page that has changed, unless another attempt has taken over."""
         with self._lock:
             pages = {key: dict(self._pages[key]) for key in self._unwritten}
             self._unwritten.clear()
-        for key, value in pages.items():
-            if not self._call("set", key, value):
-                self._unwritten.add(key)
         self._written_at = time.monotonic()
+        if not pages or self._owner_is_another():
+            return
+        for key, value in pages.items():
+            if self._call("set", key, value):
+                self._has_written = True
+            else:
+                with self._lock:
+                    self._unwritten[key] = None
 
-    def _put(self, key: str, **items: Any) -> None:
+    def _put(self, page: str, **items: Any) -> None:
+        """Add to a page; to an empty one, where it is of another upload."""
         with self._lock:
-            self._pages.setdefault(key, {}).update(items)
-            self._unwritten.add(key)
+            kept = self._pages.setdefault(page, {})
+            if "upload_id" in items and kept.get("upload_id") != items["upload_id"]:
+                kept.clear()
+            kept.update(items)
+            self._unwritten[page] = None
 
-    def _read_pages(self, key: str) -> Iterator[dict[str, Any]]:
+    def _read_items(
+        self, key: str, *, count: object, upload_id: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """The items of all pages of a kind; where nobody knows how many there are, up to an empty page."""
+        pages = -(-count // ITEMS_A_PAGE) if isinstance(count, int) else None
         number = 0
-        while page := self._read(f"{key}.{number}"):
-            self._pages[f"{key}.{number}"] = page
-            yield dict(page)
+        while number != pages:
+            page = self._read(f"{key}.{number}")
+            if not page and pages is None:
+                return
             number += 1
+            if page and page.get("upload_id") == upload_id:
+                self._pages[f"{key}.{number - 1}"] = page
+                yield from ((name, item) for name, item in page.items() if name != "upload_id")
 
     def _read(self, key: str) -> dict[str, Any]:
         found: list[Any] = []
@@ -228,30 +305,65 @@ class Checkpoint:
         try:
             result = getattr(self._store, method)(_PREFIX + key, *value)
         except Exception as error:  # whatever a state backend raises
-            log.warning("resume state can't be kept, so a retry may start again: %s", type(error).__name__)
             self._trusted_from = time.monotonic() + PAUSE_SECONDS
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "resume state can't be kept or read (%s): a retry may start again", type(error).__name__
+                )
             return False
         if into is not None:
             into.append(result)
         return True
 
 
+def digest(text: str) -> str:
+    """A short text that stands for another one."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _state(item: list[Any]) -> FileState:
+    number, id_, raw_digest, mark = item
+    return FileState(int(number), mark, str(id_), raw_digest=str(raw_digest))
+
+
+def _done(item: list[Any]) -> tuple[str, str | None, str]:
+    file_key, sha256, id_ = item
+    return str(file_key), sha256, str(id_)
+
+
+def _plan(page: dict[str, Any]) -> Plan:
+    return Plan(*(int(page[field.name]) for field in fields(Plan)))
+
+
+def _parsed(parse: Callable[[Any], T], kept: Any) -> T | None:
+    """What was kept, or None where it isn't what this version keeps."""
+    try:
+        return parse(kept)
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
 def content_mark(source: Source) -> str | None:
     """
     A text that another attempt, maybe on another worker, compares before it goes on with a source.
 
-    Made of the fingerprint and of what is at both ends; None for a source that can't be recognised.
+    Made of the fingerprint and of what is at both ends, where reading that costs nothing; None for a source
+    that can't be recognised.
+
+    :raises SourceChangedError: it is not what it was when it was chosen, or gone.
     """
     if isinstance(source, SpooledSource) or (source.remote and source.fingerprint.endswith("-")):
         return None
-    ends = hashlib.sha256()
-    length = min(_SAMPLE_BYTES, source.size_bytes)
-    buffer = memoryview(bytearray(length))
-    source.open()
-    try:
-        for offset in sorted({0, source.size_bytes - length}):
-            read_exactly(source, offset, buffer)
-            ends.update(buffer)
-    finally:
-        source.close()
-    return f"{source.fingerprint}-{ends.hexdigest()[:16]}"
+    content = hashlib.sha256(source.fingerprint.encode())
+    if not (source.remote or isinstance(source, DataSource)):
+        length = min(_SAMPLE_BYTES, source.size_bytes)
+        buffer = memoryview(bytearray(length))
+        open_unchanged(source)
+        try:
+            for offset in sorted({0, source.size_bytes - length}):
+                read_exactly(source, offset, buffer)
+                content.update(buffer)
+        finally:
+            source.close()
+    return f"{source.size_bytes}-{content.hexdigest()[:32]}"
