@@ -91,7 +91,7 @@ class Airflow:
 
         self.version = tuple(int(part) for part in airflow.__version__.split(".")[:2])
         self.home, self.stack = home, stack
-        self.port = free_port()
+        self.port, self._token = free_port(), ""
         dags = home / "dags"
         dags.mkdir()
         text = (ROOT / "example_dags" / f"{DAG_ID}.py").read_text()
@@ -163,10 +163,17 @@ class Airflow:
         url = f"http://127.0.0.1:{self.port}"
         passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         name, password = next(iter(passwords.items()))
-        token = requests.post(f"{url}/auth/token", json={"username": name, "password": password}, timeout=30)
-        headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
-        answer = requests.get(f"{url}/api/v2/assets/events", headers=headers, timeout=30)
-        return answer.json()["asset_events"]
+        if not self._token:
+            answer = requests.post(
+                f"{url}/auth/token", json={"username": name, "password": password}, timeout=60
+            )
+            self._token = answer.json()["access_token"]
+        headers = {"Authorization": f"Bearer {self._token}"}
+        while True:  # a busy machine's database is locked now and then
+            answer = requests.get(f"{url}/api/v2/assets/events", headers=headers, timeout=60)
+            if answer.ok:
+                return answer.json()["asset_events"]
+            time.sleep(1)
 
     def _healthy(self) -> bool:
         try:

@@ -116,7 +116,7 @@ class Rig:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,
+            process_group=0,
         )
         # Its processes end when its standard input does, however this one ends.
         self._stack.callback(_end, process)
