@@ -129,6 +129,18 @@ def run_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return run
 
 
+@pytest.fixture
+def load_dags(airflow_db: Path) -> Callable[[str | Path], dict[str, Any]]:
+    """Load a file or folder as Airflow loads it: `load_dags(path)`, its DAGs by their ids."""
+
+    def load(path: str | Path) -> dict[str, Any]:
+        bag = _dag_bag(path)
+        assert not bag.import_errors, "\n".join(bag.import_errors.values())
+        return dict(bag.dags)
+
+    return load
+
+
 def _load(file: str | Path, dag_id: str | None) -> Any:
     """Load a DAG file as Airflow does, and return its DAG."""
     bag = _dag_bag(EXAMPLE_DAGS / file)
