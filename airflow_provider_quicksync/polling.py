@@ -35,6 +35,7 @@ from airflow_provider_quicksync.client import (
 )
 from airflow_provider_quicksync.client.completion import verdict
 from airflow_provider_quicksync.client.realtime import HubEvents, listen
+from airflow_provider_quicksync.compat import mask_secret
 from airflow_provider_quicksync.connection import Configuration, Settings
 from airflow_provider_quicksync.hooks import configure
 
@@ -267,7 +268,7 @@ class Poller:
     @contextlib.asynccontextmanager
     async def _connected(self, configuration: Configuration) -> AsyncIterator[QuickSyncClient]:
         """A client, and while it is used somebody who listens to the hub."""
-        client = self._client = await self._in_thread(configuration.client)
+        client = self._client = await self._in_thread(lambda: configuration.client(on_token=mask_secret))
         client.retry = ONE_ATTEMPT
         with contextlib.closing(client):
             hub = asyncio.create_task(listen(client, self._in_thread, self._hub_events()))

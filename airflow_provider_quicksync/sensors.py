@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
+from airflow_provider_quicksync.links import QuickSyncFileLink, leave_link
 from airflow_provider_quicksync.triggers import QuickSyncUploadCompletionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_quicksync.hooks import QuickSyncHook
 
 
 class QuickSyncUploadCompletionSensor(BaseSensorOperator):
@@ -38,6 +43,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("file_key", "session_id", "quicksync_conn_id")
     ui_color = "#e3f3d8"
+    operator_extra_links = (QuickSyncFileLink(),)
 
     def __init__(
         self,
@@ -67,27 +73,26 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         else:
             if now.is_done:
                 return now.xcom_value
-        return self._wait()
+        return self._wait(until=time.time() + self.timeout)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Take what the trigger found."""
         if not isinstance(event, dict):  # dag.test() resumes a task that its trigger has ended
             return self.poke(context).xcom_value
         if event["status"] == "complete":
-            return self._result(event["files"])
+            return self._result(context, self._hook(), event["files"])
         from airflow_provider_quicksync.hooks import error_of_event
 
         self._fail(error_of_event(event))
-        return self._wait()
+        return self._wait(until=event["payload"]["until"])
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         from airflow_provider_quicksync.client import QuickSyncError
-        from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless
         from airflow_provider_quicksync.receipts import as_file_keys
 
-        hook = QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
-        with no_retry_where_hopeless(), hook:
+        with no_retry_where_hopeless(), self._hook() as hook:
             keys = as_file_keys(self.file_key)
             try:
                 verdict = hook.check_completion(keys)
@@ -100,17 +105,28 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
             self.log.info("%d of %d files are complete, waiting", len(verdict.files), len(keys))
             return PokeReturnValue(is_done=False)
         files = [file.as_dict() for file in verdict.files]
-        return PokeReturnValue(is_done=True, xcom_value=self._result(files))
+        return PokeReturnValue(is_done=True, xcom_value=self._result(context, hook, files))
 
-    def _result(self, files: list[dict[str, Any]]) -> Any:
+    def _hook(self) -> QuickSyncHook:
+        from airflow_provider_quicksync.hooks import QuickSyncHook
+
+        return QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
+
+    def _result(self, context: Context, hook: QuickSyncHook, files: list[dict[str, Any]]) -> Any:
         from airflow_provider_quicksync.receipts import is_single
 
+        if files:
+            leave_link(context, hook.configuration.settings, files[-1])
         return files[0] if is_single(self.file_key) else files
 
-    def _wait(self) -> None:
+    def _wait(self, *, until: float) -> None:
         from airflow_provider_quicksync.receipts import as_file_keys, as_session_id, is_single
 
-        longest = None
+        left, longest, end_task = until - time.time(), None, None
+        if left <= 0 < self.timeout:
+            raise AirflowSensorTimeout(f"not complete after {self.timeout:,.0f} s")
+        if self.end_from_trigger:
+            end_task = ("one" if is_single(self.file_key) else "many") if self.do_xcom_push else "silently"
         if self.exponential_backoff:
             longest = self.max_wait.total_seconds() if self.max_wait else self.timeout
         trigger = QuickSyncUploadCompletionTrigger(
@@ -119,9 +135,10 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
             session_id=None if self.session_id is None else as_session_id(self.session_id),
             poke_interval=self.poke_interval,
             longest_interval=longest,
-            end_task=("one" if is_single(self.file_key) else "many") if self.end_from_trigger else None,
+            payload={"until": until},
+            end_task=end_task,
         )
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=left))
 
     def _fail(self, error: Exception) -> None:
         """Fail, skip, or (``silent_fail``) look again, as Airflow does where a poke fails."""

@@ -32,7 +32,7 @@ class QuickSyncUploadCompletionTrigger(BaseTrigger):
     :param session_id: the session, where it isn't the connection's.
     :param payload: handed through to the event.
     :param end_task: end the task from the trigger when the files are complete, without a worker. Its XCom
-        is the one file's metadata, or the list of them where ``end_task`` is ``"many"``.
+        is the metadata of the file (``"one"``), the list of them (``"many"``), or nothing (``"silently"``).
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class QuickSyncUploadCompletionTrigger(BaseTrigger):
         else:
             files = [file.as_dict() for file in found]
             if self.end_task:
-                xcom: Any = files if self.end_task == "many" else files[0]
-                yield TaskSuccessEvent(xcoms={"return_value": xcom})
+                xcoms: dict[str, Any] | None = None
+                if self.end_task != "silently":
+                    xcoms = {"return_value": files if self.end_task == "many" else files[0]}
+                yield TaskSuccessEvent(xcoms=xcoms)
                 return
             event = {"status": "complete", "files": files}
         yield TriggerEvent({**event, "payload": self.payload})  # type: ignore[no-untyped-call]

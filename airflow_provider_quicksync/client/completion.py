@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_quicksync.client.errors import DeadlineError, NotFoundError
+from airflow_provider_quicksync.client.errors import DeadlineError, NotFoundError, QuickSyncError
 from airflow_provider_quicksync.client.models import FileInfo
 from airflow_provider_quicksync.client.transfer.window import Stop
 
 if TYPE_CHECKING:
     from airflow_provider_quicksync.client.api import QuickSyncClient
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,27 @@ def wait_for_completion(
     stop: Stop | None = None,
 ) -> list[FileInfo]:
     """
-    Ask until all are complete.
+    Ask until all are complete. A busy or unreachable service is waited out too.
 
     :raises DeadlineError: they were not in time.
     :raises NotFoundError: one is gone.
     :raises StoppedError: a stop was requested.
     """
     stop, deadline = stop or Stop(), time.monotonic() + timeout_seconds
-    while not (now := check_completion(client, file_keys)).done:
+    pending, problem = list(file_keys), ""
+    while True:
+        try:
+            now = check_completion(client, file_keys)
+        except QuickSyncError as error:
+            if not error.retryable:
+                raise
+            problem = f"; at last, {error}"
+            log.warning("%s; looking again in %.0f s", error, poll_seconds)
+        else:
+            if now.done:
+                return now.files
+            pending, problem = now.pending, ""
         if time.monotonic() + poll_seconds > deadline:
-            raise DeadlineError(f"{', '.join(now.pending)}: not complete after {timeout_seconds:,.0f} s")
+            raise DeadlineError(f"{', '.join(pending)}: not complete after {timeout_seconds:,.0f} s{problem}")
         stop.halted.wait(poll_seconds)
         stop.check()
-    return now.files
