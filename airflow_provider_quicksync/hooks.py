@@ -11,7 +11,12 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseHook,
+    TaskDeferred,
+)
 
 from airflow_provider_quicksync.client import (
     CreatedSession,
@@ -42,6 +47,7 @@ from airflow_provider_quicksync.client.session_rules import session_use
 from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
 from airflow_provider_quicksync.client.transfer.existing import IfExists, list_others, select, superseded
 from airflow_provider_quicksync.client.transfer.progress import ProgressLog, size
+from airflow_provider_quicksync.client.transfer.resume import give_up, resume
 from airflow_provider_quicksync.client.transfer.sources import Source
 from airflow_provider_quicksync.compat import mask_secret
 from airflow_provider_quicksync.connection import (
@@ -290,7 +296,25 @@ class QuickSyncHook(BaseHook):
                 rate = 0 if resumed else self.configuration.settings.get("uplink_mib_per_second")
                 use.check(len(selection.items), total_bytes, uplink_mib_per_second=rate)
             sent = self._send(client, selection.items, total_bytes, checksum, stop, checkpoint)
+        elif checkpoint:
+            resume(client, checkpoint, [])  # removes what an earlier attempt has begun
         return selection.merged(sent), superseded(client, selection, sent)
+
+    @contextmanager
+    def cleaning_up(self, checkpoint: Checkpoint | None) -> Iterator[None]:
+        """Where a task ends for good without success, remove what its attempts have left unfinished."""
+        try:
+            yield
+        except TaskDeferred:
+            raise
+        except BaseException as error:
+            is_over = isinstance(error, AirflowFailException | AirflowSkipException)
+            if checkpoint and (is_over or checkpoint.is_over(error)):
+                try:
+                    give_up(self.get_conn(), checkpoint)
+                except QuickSyncError as failed:
+                    self.log.warning("what was begun may be there still: %s", failed)
+            raise
 
     def _upload_one(
         self, source: Source, name: str, if_exists: IfExists, wait: bool, checksum: bool

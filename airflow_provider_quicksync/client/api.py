@@ -117,13 +117,14 @@ class QuickSyncClient(SessionCalls):
 
     # Files
 
-    def list_files(self, *, read_names: bool = True) -> list[FileInfo]:
+    def list_files(self, *, read_names: bool = True, hurried: bool = False) -> list[FileInfo]:
         """
         Every file of the session, unfinished ones too (``GET /buckets``).
 
         :param read_names: decrypt their names; otherwise :meth:`read_name` does it for one.
+        :param hurried: for a clean-up.
         """
-        files = self._list_files(self.retry)
+        files = self._list_files(CLEAN_UP if hurried else self.retry, hurried=hurried)
         return [self.read_name(file) for file in files] if read_names else files
 
     def _list_files(self, policy: RetryPolicy, *, hurried: bool = False) -> list[FileInfo]:

@@ -101,10 +101,9 @@ class UploadToQuickSyncOperator(BaseOperator):
         from airflow_provider_quicksync.client import Stop
         from airflow_provider_quicksync.hooks import no_retry_where_hopeless
 
-        self._stop = Stop()
-        with no_retry_where_hopeless(), self._hook() as hook:
+        self._stop, self._resume = Stop(), self._checkpoint(context)
+        with no_retry_where_hopeless(), self._hook() as hook, hook.cleaning_up(self._resume):
             items = self._items()
-            self._resume = self._checkpoint(context)
             receipts, older = hook.upload_sources(
                 items,
                 if_exists=self.if_exists,

@@ -81,11 +81,6 @@ class FileState:
     file_key: str | None = None
     sha256: str | None = None
 
-    def is_of(self, file: FileInfo, *, names_are_unique: bool) -> bool:
-        """Whether an earlier attempt made a file on the service for certain."""
-        keys = {self.file_key, self.upload and self.upload.file_key}
-        return file.file_key in keys or (names_are_unique and self.raw_digest == digest(file.raw_name or ""))
-
 
 class Checkpoint:
     """
@@ -104,12 +99,14 @@ class Checkpoint:
         self._unwritten: dict[str, None] = {}  # in the order of what changed
         self._written_at = self._trusted_from = 0.0
         self._has_written = self._has_warned = False
+        self.superseded: set[str] = set()
+        """Digests of the raw names under which files were begun that are sent again."""
 
     @cached_property
     def known(self) -> dict[str, FileState]:
         """What an earlier attempt kept, by :func:`digest` of the files' names; it is this attempt's now."""
         owner = self._read("owner")
-        self._earlier_attempt = str(owner.get("attempt") or "")
+        self._earlier_attempt = str(owner.get("attempt", ""))
         states = {}
         for name, item in self._read_items("intents", count=owner.get("files")):
             if state := _parsed(_state, item):
@@ -161,6 +158,8 @@ class Checkpoint:
 
     def intend(self, name: str, state: FileState, raw_name: str) -> None:
         """A file is about to be sent from its start; what was known of it doesn't count any more."""
+        if state.raw_digest:
+            self.superseded.add(state.raw_digest)
         state.id, state.raw_name, state.raw_digest = secrets.token_hex(4), raw_name, digest(raw_name)
         state.upload = state.plan = state.file_key = state.sha256 = None
         state.tags = {}
@@ -195,9 +194,9 @@ class Checkpoint:
         """
         if time.monotonic() - self._written_at < WRITE_SECONDS:
             return
-        self.write()
         if self._owner_is_another():
             raise StoppedError("another attempt of this task has taken over")
+        self._write()
 
     # How it ends
 
@@ -249,19 +248,21 @@ class Checkpoint:
     def _owner_is_another(self) -> bool:
         return self._is_another(self._read("owner").get("attempt"))
 
-    def _is_another(self, owner: str | None) -> bool:
-        return owner not in (None, self._attempt, self._earlier_attempt)
+    def _is_another(self, owner: object) -> bool:
+        return owner is not None and str(owner) not in (self._attempt, self._earlier_attempt)
 
     # The store
 
     def write(self) -> None:
         """Write every page that has changed, unless another attempt has taken over."""
+        if self._unwritten and not self._owner_is_another():
+            self._write()
+
+    def _write(self) -> None:
         with self._lock:
             pages = {key: dict(self._pages[key]) for key in self._unwritten}
             self._unwritten.clear()
         self._written_at = time.monotonic()
-        if not pages or self._owner_is_another():
-            return
         for key, value in pages.items():
             if self._call("set", key, value):
                 self._has_written = True

@@ -69,7 +69,7 @@ def initiate_shares(
         concurrency=options.concurrency * count,
         limits=client.limits,
     )
-    raw_name = resume(client, checkpoint, [(source, name)])[0].raw_name if checkpoint else None
+    raw_name = resume(client, checkpoint, [(source, name)])[0].raw_name if checkpoint else ""
     started = client.initiate_upload(
         name, size_bytes=plan.size_bytes, total_parts=plan.total_parts, raw_name=raw_name
     )

@@ -20,7 +20,7 @@ from .checkpoint import Checkpoint, FileState
 from .checksum import FileDigest
 from .plan import Part, Plan, plan_parts
 from .progress import Progress, throttled
-from .resume import abandon, resume
+from .resume import abandon, remove_superseded, resume
 from .sources import Source, check_unchanged, open_unchanged, read_blocks
 from .window import Stop, run_window
 
@@ -109,6 +109,8 @@ def upload_many(
         for job in jobs:
             if job.plan.total_parts > 1:
                 job.run(tick)
+        if checkpoint:
+            remove_superseded(client, checkpoint)
     except BaseException as error:
         kept = [f"{job.name!r} ({job.receipt['file_key']})" for job in jobs if job.receipt]
         if kept:
@@ -140,6 +142,7 @@ class _Sending:
         self._client, self._source, self._options, self._stop = client, source, options, stop
         self._checkpoint, self._state = checkpoint, state
         self.plan = (state and state.plan) or self._planned()
+        self._resumed = state is not None and state.upload is not None
         self._tags: dict[int, str] = dict(state.tags) if state else {}
         self._bodies: dict[int, PartBody] = {}
 
@@ -162,7 +165,7 @@ class _Sending:
         try:
             self._stop.check()
             if self._state and self._state.file_key:
-                self._finish(self._state.file_key, self._state.sha256 or self._digest_only())
+                self._finish_found(self._state.file_key, self._state.sha256)
             elif self._state and self._state.upload:
                 self._go_on(self._state.upload, tick)
             else:
@@ -188,31 +191,63 @@ class _Sending:
         try:
             self._send(started, tick)
         except QuickSyncError as error:
-            if not is_hopeless(error) or isinstance(error, RefusedError) or error.status is None:
+            if not _means_start_again(error):
                 raise
-            log.warning("%s; starting the upload of %r again", error, self.name)
+            assert self._checkpoint is not None
+            assert self._state is not None
+            if self._checkpoint.taken_over():
+                raise
             self._stop.restart()
-            self._tags, self._bodies, self.plan = {}, {}, self._planned()
+            if self._is_complete(started):
+                self._finish_found(started.file_key, None)
+                return
+            log.warning("%s; starting the upload of %r again", error, self.name)
+            abandon(self._client, started, self.name)
+            self._checkpoint.intend(self.name, self._state, self._client.write_name(self.name))
+            self._resumed, self._tags, self._bodies, self.plan = False, {}, {}, self._planned()
             self._send(self._begin(), tick)
 
     def _send(self, started: Upload, tick: Callable[[], None] | None) -> None:
         """Send what is missing and complete; or remove what was begun, unless it is kept."""
+        maybe_complete, maybe_done = False, self._resumed and len(self._tags) == self.plan.total_parts
         try:
             sha256 = self._send_parts(started, tick)
             check_unchanged(self._source)
             self._stop.check()
             tags = [self._tags[number] for number in range(1, self.plan.total_parts + 1)]
-            resumed = self._state is not None and self._state.upload is not None
-            self._client.complete_upload(started, tags, maybe_done=resumed, stop=self._stop.halted)
+            if self._checkpoint and self.plan.total_parts > 1:
+                self._checkpoint.write()  # so that a next attempt sends none of them again
+            maybe_complete = True
+            self._client.complete_upload(started, tags, maybe_done=maybe_done, stop=self._stop.halted)
         except BaseException as error:
-            if self._checkpoint and self._state and self._checkpoint.keeps(self._state, error):
-                log.info(
-                    "kept the unfinished upload of %r (%s) for the next attempt", self.name, started.file_key
-                )
+            if self._resumed and _means_start_again(error):
+                raise  # see who calls
+            if (
+                self._checkpoint
+                and self._state
+                and self._checkpoint.keeps(self._state, error, maybe_complete=maybe_complete)
+            ):
+                log.info("left the upload of %r (%s) for another attempt", self.name, started.file_key)
             else:
                 abandon(self._client, started, self.name)
             raise
         self._finish(started.file_key, sha256)
+
+    def _is_complete(self, started: Upload) -> bool:
+        """Whether another attempt has completed the upload."""
+        try:
+            return self._client.get_file(started.file_key).completed
+        except QuickSyncError:
+            return False
+
+    def _finish_found(self, file_key: str, sha256: str | None) -> None:
+        """Finish a file that another attempt has completed."""
+        if sha256 is None and self._options.checksum:
+            whole = FileDigest(self._source, self._stop)
+            whole.run()
+            check_unchanged(self._source)
+            sha256 = whole.hexdigest()
+        self._finish(file_key, sha256)
 
     def _finish(self, file_key: str, sha256: str | None) -> None:
         self.receipt = Receipt(
@@ -226,13 +261,6 @@ class _Sending:
         )
         if self._checkpoint and self._state:
             self._checkpoint.done(self._state, file_key, sha256)
-
-    def _digest_only(self) -> str | None:
-        if not self._options.checksum:
-            return None
-        whole = FileDigest(self._source, self._stop)
-        whole.run()
-        return whole.hexdigest()
 
     def _send_parts(self, started: Upload, tick: Callable[[], None] | None) -> str | None:
         """Send every part that is missing; SHA-256 of the whole where it is asked for."""
@@ -269,6 +297,16 @@ class _Sending:
         self._tags[number] = tag = self._client.put_part(started, number, body, stop=self._stop.halted).tag
         if self._checkpoint and self._state:
             self._checkpoint.sent(self._state, number, tag)
+
+
+def _means_start_again(error: BaseException) -> bool:
+    """Whether the service refused to go on with an upload, and may take another one."""
+    return (
+        isinstance(error, QuickSyncError)
+        and error.status is not None
+        and is_hopeless(error)
+        and not isinstance(error, RefusedError)
+    )
 
 
 class PartBody:
