@@ -23,6 +23,13 @@ class PatientAdapter(HTTPAdapter):
         self._sockets = weakref.WeakValueDictionary[int, Any]()
         super().__init__(**settings)
 
+    def close(self) -> None:
+        """Close every idle connection now; urllib3 leaves them to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                manager.pools[key].close()
+        super().close()
+
     def cut(self) -> None:
         """Shut every connection down: what waits for the network fails at once. Takes no lock."""
         for reference in self._sockets.valuerefs():

@@ -100,7 +100,7 @@ def test_hook_in_task_without_a_token(quicksync, run_dag, connect):
 
 
 def test_every_example_is_run_by_a_test():
-    here = Path(__file__).parent
-    tests = "".join(path.read_text() for path in here.glob("test_*.py"))
-    examples = {path.name for path in (here.parents[1] / "example_dags").glob("*.py")}
+    root = Path(__file__).parents[2]
+    tests = "".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
+    examples = {path.name for path in (root / "example_dags").glob("*.py")}
     assert {name for name in examples if f'"{name}"' not in tests} == set()
