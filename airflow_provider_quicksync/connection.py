@@ -29,6 +29,7 @@ from airflow_provider_quicksync.client import (
 )
 from airflow_provider_quicksync.client.names import QS_SHARE
 from airflow_provider_quicksync.client.transfer.plan import MIB
+from airflow_provider_quicksync.links import checked_web_url
 from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS
 from airflow_provider_quicksync.receipts import as_session_id
 
@@ -80,6 +81,7 @@ class Settings(TypedDict, total=False):
     read_timeout: float | None
     max_attempts: int | None
     verify: bool | str | None
+    web_url: str | None
     min_part_size_mib: float | None
 
 
@@ -308,6 +310,7 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:
         read_timeout=read("read_timeout", _positive),
         max_attempts=read("max_attempts", _count),
         verify=read("verify", _verify),
+        web_url=read("web_url", checked_web_url),
         min_part_size_mib=read("min_part_size_mib", _positive),
     )
 

@@ -410,7 +410,13 @@ class QuickSyncHook(BaseHook):
         return url
 
     def download_file(
-        self, file_key: FileKeys, path: str, *, sha256: str | None = None, checksum: bool = True
+        self,
+        file_key: FileKeys,
+        path: str,
+        *,
+        sha256: str | None = None,
+        checksum: bool = True,
+        stop: Stop | None = None,
     ) -> DownloadReceipt:
         """
         Fetch a complete file to a local path, which it replaces as a whole or not at all.
@@ -426,8 +432,9 @@ class QuickSyncHook(BaseHook):
             raise UsageError(f"file {file.file_key} is not complete yet: wait for it before fetching it")
         what = f"downloading {file.name!r}"
         progress = ProgressLog(self.log, what)
-        options = DownloadOptions(sha256=sha256, checksum=checksum)
-        receipt = download(client, file, path, options=options, progress=progress)
+        concurrency = self.configuration.settings.get("max_concurrency") or DownloadOptions.concurrency
+        options = DownloadOptions(concurrency=concurrency, sha256=sha256, checksum=checksum)
+        receipt = download(client, file, path, options=options, stop=stop, progress=progress)
         self.log.info("%s to %s: %s", what, path, progress.summary(file.size_bytes))
         return receipt
 

@@ -92,12 +92,26 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "true, false, or the path of a CA file on the workers.",
         "schema": {"type": ["string", "null"], "default": "true"},
     },
+    "web_url": {
+        "label": "Web page",
+        "description": "Where the link on a task leads; may hold {file_key}, {name} and {session_id}.",
+        "schema": {"type": ["string", "null"]},
+    },
     "min_part_size_mib": {
         "label": "Smallest part (MiB)",
         "description": "What the service takes as a part that isn't the last (5 when empty).",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
 }
+
+ASSET_URIS = [
+    {
+        "schemes": ["quicksync"],
+        "handler": f"{PACKAGE}.assets.sanitize_uri",
+        "factory": f"{PACKAGE}.assets.create_asset",
+        "to_openlineage_converter": f"{PACKAGE}.assets.convert_asset_to_openlineage",
+    }
+]
 
 FORM_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "extra"],
@@ -123,6 +137,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.operators"]}],
         "sensors": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": "QuickSync", "python-modules": [f"{PACKAGE}.triggers"]}],
+        "filesystems": [f"{PACKAGE}.fs"],
+        "extra-links": [f"{PACKAGE}.links.QuickSyncFileLink"],
+        "asset-uris": ASSET_URIS,
+        "dataset-uris": ASSET_URIS,  # as Airflow 2 calls them
         "connection-types": [
             {
                 "connection-type": "quicksync",

@@ -41,6 +41,17 @@ def as_session_id(value: Any) -> str:
     return found.strip()
 
 
+def as_receipts(value: FileKeys) -> list[Mapping[str, Any]]:
+    """Receipts, or other metadata, as they are, and file keys as ``{"file_key": key}``; each key once."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for item in [value] if is_single(value) else value if isinstance(value, Iterable) else [value]:
+        if isinstance(item, Mapping):
+            found.setdefault(as_file_key(item), item)
+        else:
+            found |= {key: {"file_key": key} for key in _keys(item) if key not in found}
+    return list(found.values())
+
+
 def is_single(value: FileKeys) -> bool:
     """Whether one key or receipt was given, and not a collection: a single result is wanted then."""
     return isinstance(value, str | Mapping)

@@ -1,6 +1,10 @@
 """QuickSync's tasks. Importing them imports nothing heavy: the work is imported where it is done."""
 
 from airflow_provider_quicksync.operators.delete import DeleteQuickSyncFileOperator
+from airflow_provider_quicksync.operators.files import (
+    DownloadFromQuickSyncOperator,
+    ListQuickSyncFilesOperator,
+)
 from airflow_provider_quicksync.operators.session import (
     CreateQuickSyncSessionOperator,
     DeleteQuickSyncSessionOperator,
@@ -11,5 +15,7 @@ __all__ = [
     "CreateQuickSyncSessionOperator",
     "DeleteQuickSyncFileOperator",
     "DeleteQuickSyncSessionOperator",
+    "DownloadFromQuickSyncOperator",
+    "ListQuickSyncFilesOperator",
     "UploadToQuickSyncOperator",
 ]

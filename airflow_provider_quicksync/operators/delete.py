@@ -40,13 +40,15 @@ class DeleteQuickSyncFileOperator(BaseOperator):
         self.ignore_missing = ignore_missing
         self.session_id = session_id
         self.quicksync_conn_id = quicksync_conn_id
+        self._lineage: tuple[str, list[Any]] | None = None
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Delete each, then report what failed."""
+        from airflow_provider_quicksync.assets import asset_host
         from airflow_provider_quicksync.client import QuickSyncError
         from airflow_provider_quicksync.client.errors import summed_up
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import as_file_keys
+        from airflow_provider_quicksync.receipts import as_file_keys, as_receipts
 
         result: dict[str, list[str]] = {"deleted": [], "missing": []}
         failures: list[QuickSyncError] = []
@@ -60,7 +62,15 @@ class DeleteQuickSyncFileOperator(BaseOperator):
                 except QuickSyncError as error:
                     self.log.error("%s", error)
                     failures.append(error)
+            deleted = [file for file in as_receipts(self.file_key) if file["file_key"] in result["deleted"]]
+            self._lineage = asset_host(hook.get_conn().base_url), deleted
             self.log.info("deleted %d of %d files", len(result["deleted"]), len(keys))
             if failures:
                 raise summed_up(failures, f"{len(failures)} of {len(keys)} files were not deleted")
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What is gone."""
+        from airflow_provider_quicksync.lineage import of_delete
+
+        return of_delete(*self._lineage) if self._lineage else None

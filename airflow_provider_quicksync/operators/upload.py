@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
+from airflow_provider_quicksync.links import QuickSyncFileLink, leave_link
 from airflow_provider_quicksync.triggers import QuickSyncUploadCompletionTrigger
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         "quicksync_conn_id",
     )
     ui_color = "#d8ecf3"
+    operator_extra_links = (QuickSyncFileLink(),)
 
     def __init__(
         self,
@@ -95,6 +97,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.quicksync_conn_id = quicksync_conn_id
         self._stop: Stop | None = None
         self._resume: Checkpoint | None = None
+        self._lineage: tuple[str, list[Receipt]] | None = None
 
     def execute(self, context: Context) -> Receipt | list[Receipt]:
         """Upload; wait and replace where that is asked for."""
@@ -113,7 +116,7 @@ class UploadToQuickSyncOperator(BaseOperator):
             )
             if (self.wait_for_completion or older) and not self._complete(hook, receipts, older):
                 self._wait(hook, receipts)
-            return self._finish(hook, receipts, older)
+            return self._finish(context, hook, receipts, older)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Receipt | list[Receipt]:
         """Go on after the trigger has waited."""
@@ -124,12 +127,18 @@ class UploadToQuickSyncOperator(BaseOperator):
         self._resume = self._checkpoint(context)
         session_id = event["payload"].get("session_id")
         with no_retry_where_hopeless(), self._hook(session_id) as hook:
-            return self._finish(hook, event["payload"]["receipts"], event["payload"]["older"])
+            return self._finish(context, hook, event["payload"]["receipts"], event["payload"]["older"])
 
     def on_kill(self) -> None:
         """Stop the transfer; what was begun is removed by the thread that began it."""
         if self._stop is not None:
             self._stop.request()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What was read and written."""
+        from airflow_provider_quicksync.lineage import of_upload
+
+        return of_upload(self.source, *self._lineage) if self._lineage else None
 
     def _complete(self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]) -> bool:
         """Look once; defer where that isn't enough and the task is to wait without a worker."""
@@ -205,9 +214,10 @@ class UploadToQuickSyncOperator(BaseOperator):
         return items
 
     def _finish(
-        self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]
+        self, context: Context, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]
     ) -> Receipt | list[Receipt]:
         """Remove what was replaced, forget the resume state, and return the receipts as asked for."""
+        from airflow_provider_quicksync.assets import asset_host, report
         from airflow_provider_quicksync.sources import several
 
         for key in older:
@@ -216,4 +226,9 @@ class UploadToQuickSyncOperator(BaseOperator):
             self._resume.clear()
         for receipt in receipts:
             receipt["completed"] = receipt["completed"] or self.wait_for_completion or bool(older)
+        host = asset_host(hook.get_conn().base_url)
+        self._lineage = host, receipts
+        report(context, self.outlets, host, receipts)
+        if receipts:
+            leave_link(context, hook.configuration.settings, receipts[-1])
         return receipts if self.data is None and several(self.source) else receipts[0]

@@ -24,6 +24,16 @@ def _airflow_db(airflow_db):
 
 
 @pytest.fixture(autouse=True)
+def _no_kept_stores(monkeypatch):
+    """Let each test's paths read its own connection: Airflow keeps a store for as long as a process lives."""
+    try:
+        from airflow.sdk.io import store
+    except ImportError:  # 2.11
+        from airflow.io import store
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
+
+
+@pytest.fixture(autouse=True)
 def _no_waits(monkeypatch):
     """Let the client try again at once; how long it waits is not this side's matter."""
     monkeypatch.setattr(RetryPolicy, "_wait", lambda policy, state: 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
@@ -31,6 +32,7 @@ EXTRAS = {
     "read_timeout": 20.0,
     "max_attempts": 4,
     "verify": False,
+    "web_url": "https://share.example/{file_key}",
     "min_part_size_mib": 0.5,
 }
 
@@ -108,8 +110,7 @@ def test_every_extra_from_json(configured):
 def test_every_extra_as_the_text_that_forms_and_uris_give(configured):
     as_text = {name: str(value) for name, value in EXTRAS.items()}
     assert configured(extra=as_text).settings == EXTRAS
-    query = "&".join(f"{name}={value}" for name, value in as_text.items())
-    assert configured(f"quicksync://:{TOKEN}@host/?{query}").settings == EXTRAS
+    assert configured(f"quicksync://:{TOKEN}@host/?{urlencode(as_text)}").settings == EXTRAS
 
 
 def test_the_test_knows_every_field():
