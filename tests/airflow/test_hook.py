@@ -276,7 +276,8 @@ def test_the_connection_test_says_what_is_wrong(quicksync, connect, break_it, sa
 
 
 def test_secrets_are_masked_in_a_tasks_log(quicksync, connect, run_dag, log_text, monkeypatch):
-    monkeypatch.setattr("airflow.settings.MASK_SECRETS_IN_LOGS", True, raising=False)  # as 2.11's tasks do
+    if VERSION == "2.11":  # which masks only where a worker runs a task
+        monkeypatch.setattr("airflow.settings.MASK_SECRETS_IN_LOGS", True)
     secrets = [quicksync.token, "a-key-of-an-account"]
     connect(quicksync, password=f" {quicksync.token} ", extra={"api_key": secrets[1]})
     key = quicksync.put("a")
