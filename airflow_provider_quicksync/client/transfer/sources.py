@@ -36,7 +36,7 @@ from .window import Stop
 BLOCK_BYTES = 256 << 10
 """Throughput is flat from 256 KiB to 1 MiB; http.client's own 16 KiB is 3 times slower."""
 REMOTE_BLOCK_BYTES = 4 << 20
-"""Read-ahead of a remote source, per connection: one range request each."""
+"""What one range request to another store asks for."""
 
 
 class Source(Protocol):
@@ -201,7 +201,8 @@ class RemoteSource:
         """Read with the calling thread's own handle."""
         handle = getattr(self._handles, "handle", None)
         if handle is None:
-            handle = self._handles.handle = self._fs.open(self._path, "rb", block_size=REMOTE_BLOCK_BYTES)
+            # Not cached: a read-ahead goes beyond the part, and fetches another thread's bytes again.
+            handle = self._handles.handle = self._fs.open(self._path, "rb", cache_type="none")
             self._opened.append(handle)
         if handle.tell() != offset:
             handle.seek(offset)
@@ -296,12 +297,13 @@ _buffers = threading.local()
 
 def read_blocks(source: Source, offset: int, size_bytes: int, stop: Stop) -> Iterator[memoryview]:
     """A range of a source, block by block; each block is good until the thread's next one."""
-    if not hasattr(_buffers, "buffer"):
-        _buffers.buffer = memoryview(bytearray(BLOCK_BYTES))
+    most = REMOTE_BLOCK_BYTES if source.remote else BLOCK_BYTES
+    if len(getattr(_buffers, "buffer", b"")) < most:
+        _buffers.buffer = memoryview(bytearray(most))
     end = offset + size_bytes
     while offset < end:
         stop.check()
-        block = _buffers.buffer[: min(BLOCK_BYTES, end - offset)]
+        block = _buffers.buffer[: min(most, end - offset)]
         read_exactly(source, offset, block)
         yield block
         offset += len(block)
