@@ -17,7 +17,7 @@ from airflow_provider_quicksync.client.errors import QuickSyncError, RefusedErro
 from airflow_provider_quicksync.client.models import Receipt, Upload
 
 from .checkpoint import Checkpoint, FileState
-from .checksum import FileDigest
+from .checksum import FileDigest, Pace
 from .plan import Part, Plan, plan_parts
 from .progress import Progress, throttled
 from .resume import abandon, remove_superseded, resume
@@ -264,30 +264,35 @@ class _Sending:
 
     def _send_parts(self, started: Upload, tick: Callable[[], None] | None) -> str | None:
         """Send every part that is missing; SHA-256 of the whole where it is asked for."""
-        checksum, plan, remote = self._options.checksum, self.plan, self._source.remote
+        checksum, plan = self._options.checksum, self.plan
         if plan.total_parts == 1:
             body = PartBody(self._source, 0, plan.size_bytes, self._stop, checksum)
             self._send_part(started, 1, body)
             return body.sha256
         whole = FileDigest(self._source, self._stop) if checksum else None
+        missing = [part for part in plan.parts() if part.number not in self._tags]
+        concurrency = min(self._options.concurrency, plan.total_parts)
+        pace = Pace(self._stop, [part.number for part in missing])
+
+        def send_staged(part: Part) -> None:
+            assert whole is not None
+            with whole.staged(part) as staged:
+                if part.number not in self._tags:
+                    self._send_part(started, part.number, PartBody(staged, 0, part.size_bytes, self._stop))
 
         def send(part: Part) -> None:
-            if whole and remote:
-                with whole.staged(part) as staged:
-                    if part.number not in self._tags:
-                        self._send_part(
-                            started, part.number, PartBody(staged, 0, part.size_bytes, self._stop)
-                        )
-            else:
-                body = PartBody(self._source, part.offset, part.size_bytes, self._stop)
-                self._send_part(started, part.number, body)
+            if whole:
+                pace.begin(part)
+            body = PartBody(self._source, part.offset, part.size_bytes, self._stop)
+            self._send_part(started, part.number, body)
 
+        staging = whole is not None and self._source.remote
         run_window(
-            send,
-            [part for part in plan.parts() if part.number not in self._tags or (whole and remote)],
-            concurrency=min(self._options.concurrency, plan.total_parts),
+            send_staged if staging else send,
+            plan.parts() if staging else missing,
+            concurrency=concurrency,
             stop=self._stop,
-            beside=whole.run if whole and not remote else None,
+            beside=(lambda: whole.follow(plan, pace)) if whole and not staging else None,
             tick=tick,
         )
         return whole.hexdigest() if whole else None
