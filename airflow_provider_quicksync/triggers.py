@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from fnmatch import fnmatchcase
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -69,6 +71,7 @@ class QuickSyncUploadCompletionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait with all others who wait."""
+        await _import_polling()
         from airflow_provider_quicksync.client import QuickSyncError
         from airflow_provider_quicksync.client.errors import is_hopeless
         from airflow_provider_quicksync.polling import poller_for
@@ -137,6 +140,7 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch by itself, as Airflow before 3.3 wants it; the poll is shared all the same."""
+        await _import_polling()
         async with aclosing(
             _listings(self.quicksync_conn_id, self.session_id, self.poke_interval)
         ) as listings:
@@ -150,6 +154,7 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Listing]:
         """Every listing of the session."""
+        await _import_polling()
         arguments = (kwargs["quicksync_conn_id"], kwargs["session_id"], kwargs["poke_interval"])
         async with aclosing(_listings(*arguments)) as listings:
             async for listing in listings:
@@ -179,6 +184,11 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
             if new or not watching:
                 await seen.save()
             watching = True
+
+
+async def _import_polling() -> None:
+    """In a thread, as it takes long the first time, and the event loop is everybody's."""
+    await asyncio.to_thread(import_module, "airflow_provider_quicksync.polling")
 
 
 def _listings(conn_id: str, session_id: str | None, interval: float) -> AsyncGenerator[Listing]:

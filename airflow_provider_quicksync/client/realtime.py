@@ -65,7 +65,7 @@ async def listen(
     :param in_thread: runs a blocking call beside the event loop.
     """
     try:
-        from websockets.exceptions import InvalidStatus
+        refusal = await in_thread(_import_websockets)
     except ImportError:
         log.info("polling alone: real-time events need airflow-provider-quicksync[realtime]")
         return
@@ -84,9 +84,7 @@ async def listen(
                         log.info("the session hub has ended the connection for good: polling alone")
                         return
         except Exception as error:  # also a message that breaks what reads it
-            if is_hopeless(error) or (
-                isinstance(error, InvalidStatus) and error.response.status_code in _REFUSED
-            ):
+            if is_hopeless(error) or (isinstance(error, refusal) and error.response.status_code in _REFUSED):
                 # Of a WebSocket's error no more than this: it may show the URL, and with it the token.
                 said = (
                     str(error) if isinstance(error, QuickSyncError) else "the session hub refuses the token"
@@ -104,6 +102,14 @@ async def listen(
             pause = FIRST_PAUSE_SECONDS
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _import_websockets() -> Any:
+    """In a thread, as it takes long; returns the error for a connection that is refused."""
+    from websockets.asyncio import client  # noqa: F401
+    from websockets.exceptions import InvalidStatus
+
+    return InvalidStatus
 
 
 async def _messages(url: str, tls: ssl.SSLContext | None) -> AsyncGenerator[dict[str, Any] | None]:

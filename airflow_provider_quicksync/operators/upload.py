@@ -143,8 +143,15 @@ class UploadToQuickSyncOperator(BaseOperator):
     def _complete(self, hook: QuickSyncHook, receipts: list[Receipt], older: list[str]) -> bool:
         """Look once; defer where that isn't enough and the task is to wait without a worker."""
         keys = [receipt["file_key"] for receipt in receipts]
-        if hook.check_completion(keys).done:
-            return True
+        from airflow_provider_quicksync.client import QuickSyncError
+
+        try:
+            if hook.check_completion(keys).done:
+                return True
+        except QuickSyncError as error:
+            if not error.retryable:
+                raise
+            self.log.warning("%s; looking again later", error)
         if self.deferrable:
             session_id = hook.session_to_name
             trigger = QuickSyncUploadCompletionTrigger(
