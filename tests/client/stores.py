@@ -66,4 +66,4 @@ class FileStore:
         (self._folder / key).unlink(missing_ok=True)
 
     def kept(self) -> set[str]:
-        return {path.name.removeprefix("quicksync.") for path in self._folder.iterdir()}
+        return {path.name.removeprefix("quicksync.") for path in self._folder.glob("[!.]*")}

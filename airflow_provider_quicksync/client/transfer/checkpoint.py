@@ -196,7 +196,8 @@ class Checkpoint:
             return
         if self._owner_is_another():
             raise StoppedError("another attempt of this task has taken over")
-        self._write()
+        self._written_at = time.monotonic()
+        self.write()
 
     # How it ends
 
@@ -255,14 +256,11 @@ class Checkpoint:
 
     def write(self) -> None:
         """Write every page that has changed, unless another attempt has taken over."""
-        if self._unwritten and not self._owner_is_another():
-            self._write()
-
-    def _write(self) -> None:
+        if not self._unwritten or self.taken_over():
+            return
         with self._lock:
             pages = {key: dict(self._pages[key]) for key in self._unwritten}
             self._unwritten.clear()
-        self._written_at = time.monotonic()
         for key, value in pages.items():
             if self._call("set", key, value):
                 self._has_written = True
