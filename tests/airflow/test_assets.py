@@ -159,3 +159,20 @@ def test_a_dag_that_waits_for_an_asset_parses():
 
         told()
     assert "told" in dag.task_dict
+
+
+def test_the_example(run_dag, quicksync):
+    for _ in range(2):
+        produced = run_dag("quicksync_assets.py", dag_id="quicksync_assets_produce")
+        assert produced.states == {"upload": "success"}, produced.errors
+    consumed = run_dag("quicksync_assets.py", dag_id="quicksync_assets_consume")
+    assert consumed.states == {"read": "success"}, consumed.errors
+    assert consumed.xcoms["read"] == "region,amount\nnorth,1"
+
+
+def test_the_example_with_another_file_than_the_event_says(run_dag, quicksync):
+    run_dag("quicksync_assets.py", dag_id="quicksync_assets_produce")
+    quicksync.fail("download", body="corrupt", times=None)
+    consumed = run_dag("quicksync_assets.py", dag_id="quicksync_assets_consume")
+    assert consumed.states == {"read": "failed"}
+    assert "SHA-256 is" in str(consumed.errors["read"])

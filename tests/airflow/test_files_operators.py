@@ -264,3 +264,30 @@ def test_a_connection_that_is_not_there(refused, tmp_path):
 
 def test_a_scheme_that_no_provider_has(refused, receipt):
     assert "nosuch" in refused(file_key=receipt, path="nosuch://bucket/a").said
+
+
+# The example
+
+RESTORE = "quicksync_restore.py"
+
+
+def test_a_day_is_archived_and_restored(run_dag, quicksync, tmp_path):
+    archived = run_dag(RESTORE, dag_id="quicksync_archive_day", conf={"day": "2026-11-22"})
+    assert set(archived.states.values()) == {"success"}, archived.errors
+    conf = {"day": "2026-11-22", "to": str(tmp_path / "restored")}
+    restored = run_dag(RESTORE, dag_id="quicksync_restore_day", conf=conf)
+    assert set(restored.states.values()) == {"success"}, restored.errors
+    assert restored.xcoms["verify"] == {f"archive/2026-11-22/0{hour}.log": 7000 for hour in range(3)}
+    assert (tmp_path / "restored/archive/2026-11-22/01.log").read_text() == "hour 1\n" * 1000
+
+
+def test_a_day_that_is_damaged_or_was_never_archived(run_dag, quicksync, tmp_path):
+    run_dag(RESTORE, dag_id="quicksync_archive_day", conf={"day": "2026-11-22"})
+    quicksync.fail("download", body="corrupt", skip=1, times=None)
+    conf = {"day": "2026-11-22", "to": str(tmp_path / "restored")}
+    damaged = run_dag(RESTORE, dag_id="quicksync_restore_day", conf=conf)
+    assert (damaged.states["restore"], damaged.states["verify"]) == ("failed", "upstream_failed")
+    assert [path for path in (tmp_path / "restored").rglob("*") if path.is_file()] == []
+    quicksync.clear_faults()
+    never = run_dag(RESTORE, dag_id="quicksync_restore_day", conf={**conf, "day": "2026-01-01"})
+    assert isinstance(never.errors["read_manifest"], FileNotFoundError)

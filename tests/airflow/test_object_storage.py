@@ -214,3 +214,18 @@ def test_the_xcom_backend(quicksync, airflow_db, tmp_path, compression):
     ((name, content),) = quicksync.contents().items()
     assert name.startswith("xcom/large_xcom/")
     assert len(content) < 1000 if compression else len(content) > 10_000
+
+
+def test_the_example(run_dag, quicksync):
+    result = run_dag("quicksync_object_storage.py")
+    assert set(result.states.values()) == {"success"}, result.errors
+    assert result.xcoms["total"] == 10
+    assert result.xcoms["clean_up"] == ["north.csv", "south.csv"]
+    assert quicksync.files() == []
+
+
+def test_the_example_without_a_session(run_dag, quicksync, connect):
+    connect(quicksync, password="wrong")
+    result = run_dag("quicksync_object_storage.py")
+    assert result.states["write[0]"] == "failed"
+    assert isinstance(result.errors["write[0]"], PermissionError)

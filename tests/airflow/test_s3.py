@@ -152,3 +152,19 @@ def test_download_to_s3(run_task, s3, quicksync):
     assert ran.state == "success", ran
     assert s3.cat("bucket/restored/a") == b"restored"
     assert ran.result[0]["sha256"] == receipt["sha256"]
+
+
+def test_the_example(run_dag, s3, quicksync):
+    s3.pipe({f"bucket/reports/{name}": name.encode() for name in ("a.csv", "deep/b.csv", "c.txt")})
+    conf = {"source": "s3://aws@bucket/reports/**/*.csv"}
+    for _ in range(2):  # the second run finds everything there
+        result = run_dag("quicksync_from_s3.py", conf=conf)
+        assert set(result.states.values()) == {"success"}, result
+    names = [receipt["name"].partition("/")[2].partition("/")[2] for receipt in result.xcoms["upload"]]
+    assert names == ["a.csv", "deep/b.csv"]
+    assert len(quicksync.files()) == 2
+
+
+def test_the_example_with_an_empty_bucket(run_dag, s3, quicksync):
+    result = run_dag("quicksync_from_s3.py", conf={"source": "s3://aws@bucket/reports/**/*.csv"})
+    assert result.states == {"upload": "skipped", "wait": "skipped"}
