@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -61,7 +62,9 @@ def airflow_db(pytestconfig: pytest.Config) -> Path:
     Migrating takes seconds: it is done once per Airflow version, kept in pytest's cache, and copied.
     """
     database = AIRFLOW_HOME / "airflow.db"
-    kept = pytestconfig.cache.mkdir("airflow-db") / f"{importlib.metadata.version('apache-airflow')}.db"
+    cache = getattr(pytestconfig, "cache", None)  # absent under `-p no:cacheprovider`
+    folder = cache.mkdir("airflow-db") if cache else AIRFLOW_HOME
+    kept = folder / f"{importlib.metadata.version('apache-airflow')}.db"
     if kept.exists():
         shutil.copy(kept, database)
         return database
@@ -103,6 +106,7 @@ def run_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     - each run has a logical date of its own (the current time): 2.11 refuses a repeated one;
     - 3.1 and later run only a DAG that the database has a serialised version of, so that one is written
       first; a DAG that a test builds doesn't have to be in the DAGs folder;
+    - 3.3 parses the whole DAGs folder at each run: during a run its bundle is an empty folder;
     - what a task raised is logged and dropped by `dag.test()`: it is caught on the way, into `errors`;
     - 3.0 to 3.2 build their API server anew for each task, in seconds: one is kept, as 3.3 does.
 
@@ -115,8 +119,12 @@ def run_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def run(dag_or_file: Any, *, dag_id: str | None = None, conf: dict[str, Any] | None = None) -> DagResult:
         dag = _load(dag_or_file, dag_id) if isinstance(dag_or_file, str | Path) else dag_or_file
         errors.clear()
-        _serialise(dag)
-        dag_run = dag.test(run_conf=conf)
+        with monkeypatch.context() as empty_bundle:
+            empty_bundle.setenv(
+                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", _bundle(AIRFLOW_HOME / "dags")
+            )
+            _serialise(dag)
+            dag_run = dag.test(run_conf=conf)
         tis = dag_run.get_task_instances()
         return DagResult(
             dag_run=dag_run,
@@ -174,6 +182,12 @@ def _serialise(dag: Any) -> None:
     bag = _dag_bag(os.devnull)
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
+
+
+def _bundle(folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    bundle = {"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}
+    return json.dumps([bundle | {"kwargs": {"path": str(folder)}}])
 
 
 def _catch_errors(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> None:
