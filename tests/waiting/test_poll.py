@@ -405,7 +405,7 @@ async def test_the_last_waiter_takes_everything_along(bucket):
     await outcomes([waiter])
     await until(lambda: not poll_threads())
     bucket.reset_log()
-    with pytest.raises(AssertionError):
+    with pytest.raises(TimeoutError):
         await asyncio.wait_for(until(lambda: bucket.count(), "quiet"), 0.2)
 
 
