@@ -312,8 +312,10 @@ class Poller:
     async def _until_due(self) -> None:
         while (pause := self._due - time.monotonic()) > 0:
             self._due_changed.clear()
+            # Not wait_for: Python 3.11's forgets a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due_changed.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._due_changed.wait()
 
     # Looking
 

@@ -172,7 +172,8 @@ class _Connection:
         while True:
             try:
                 ping_seconds = self._call.core.settings.hub_ping_seconds
-                record = await asyncio.wait_for(self._waiting.get(), ping_seconds)
+                async with asyncio.timeout(ping_seconds):
+                    record = await self._waiting.get()
             except TimeoutError:
                 record = _PING
             if record is None:

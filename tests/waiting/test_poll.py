@@ -526,3 +526,17 @@ async def test_the_loop_is_not_blocked_by_a_slow_answer(bucket):
     assert max(later - earlier for earlier, later in pairwise(ticks)) < 1.0
     bucket.complete(*keys)
     await outcomes(waiters)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@in_loop
+async def test_a_cancel_that_comes_together_with_a_change_of_the_next_look(turns):
+    poller = polling.Poller("any", None, on_end=lambda: None)
+    pause = asyncio.create_task(poller._until_due())
+    await asyncio.sleep(0)
+    poller._set_due(time.monotonic() + 3600)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    pause.cancel()
+    await asyncio.wait([pause], timeout=10)
+    assert pause.cancelled()
