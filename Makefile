@@ -7,9 +7,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/ready
+BENCH := .venvs/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow airflow-check test lint format types unit test-matrix wheel-check constraints clean
+.PHONY: help venv demo airflow airflow-check test lint format types unit test-matrix wheel-check bench constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,12 @@ test-matrix: $(READY) ## the tests on each supported Airflow and Python; ROWS="3
 
 wheel-check: $(READY) ## build the wheel, and use it in an empty environment
 	@scripts/wheel_check.sh constraints/airflow-$(NEWEST).txt
+
+bench: $(UV) ## this client, boto3, S3Hook and curl in turns; ARGS="--quick" or "--only upload" for less
+	@test -x $(BENCH)/bin/python || $(UV) venv --quiet --python $(RUN) $(BENCH)
+	@$(UV) pip install --quiet --python $(BENCH)/bin/python --constraints constraints/airflow-$(NEWEST).txt \
+		-r benchmarks/requirements.txt --editable .
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 constraints: $(UV) ## resolve constraints/ anew
 	@scripts/constraints.sh
