@@ -6,6 +6,7 @@ The work itself is done below, in :mod:`airflow_provider_quicksync.client`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -57,6 +58,7 @@ from airflow_provider_quicksync.connection import (
     Settings,
     read_connection,
 )
+from airflow_provider_quicksync.metrics import emit, measured_upload
 from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS, FORM_BEHAVIOUR
 from airflow_provider_quicksync.receipts import FileKeys, as_file_key, as_file_keys
 
@@ -267,6 +269,8 @@ class QuickSyncHook(BaseHook):
         self.close()
         if stop:
             stop.restart()
+        if checkpoint:
+            checkpoint.entered(None)
         return self._upload_sources(items, if_exists, checksum, stop, checkpoint)
 
     def _upload_sources(
@@ -344,9 +348,10 @@ class QuickSyncHook(BaseHook):
             checksum=checksum,
         )
         progress = ProgressLog(self.log, what)
-        receipts = upload_many(
-            client, items, options=options, stop=stop, progress=progress, checkpoint=checkpoint
-        )
+        with measured_upload(client):
+            receipts = upload_many(
+                client, items, options=options, stop=stop, progress=progress, checkpoint=checkpoint
+            )
         for receipt in receipts:
             self.log.info(
                 "uploaded %r as %s: %d bytes in %d part(s), SHA-256 %s",
@@ -434,7 +439,9 @@ class QuickSyncHook(BaseHook):
         progress = ProgressLog(self.log, what)
         concurrency = self.configuration.settings.get("max_concurrency") or DownloadOptions.concurrency
         options = DownloadOptions(concurrency=concurrency, sha256=sha256, checksum=checksum)
+        started = time.monotonic()
         receipt = download(client, file, path, options=options, stop=stop, progress=progress)
+        emit("download", started, bytes=file.size_bytes)
         self.log.info("%s to %s: %s", what, path, progress.summary(file.size_bytes))
         return receipt
 

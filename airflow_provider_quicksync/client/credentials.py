@@ -168,7 +168,10 @@ class JoinedSession(RenewedBearer):
         self.session_id = session_id
         self._api, self._password, self._on_token = api, password, on_token
         self.admission: Admission | None = None
-        self.next_step = f"check the API key, and what wallet {api.address} may do in the session"
+        self.next_step = (
+            "check that the session lives long enough, the API key, and what wallet"
+            f" {api.address} may do in the session"
+        )
 
     @property
     def address(self) -> str:
@@ -217,8 +220,8 @@ class SessionMemory(Protocol):
     def session_id(self) -> str | None:
         """The session that an earlier attempt was in."""
 
-    def entered(self, session_id: str) -> None:
-        """A session was created, or found again."""
+    def entered(self, session_id: str | None) -> None:
+        """A session was created, or found again; None: it is of no use any more."""
 
 
 class CreatedSession(JoinedSession):

@@ -233,9 +233,9 @@ def test_a_refused_renewal_fails_every_thread_and_is_asked_once(server, create, 
     assert calls(server)["join_session"] == 1
 
 
-def test_an_upload_goes_on_over_many_bearers(server, create, joined, tmp_path):
+def test_an_upload_goes_on_over_several_bearers(server, create, joined, tmp_path):
     session_id = create()
-    server.configure(token_seconds=1)
+    server.configure(token_seconds=2)
     client = joined(session_id)
     server.fail("put_part", delay_seconds=0.25, times=None)
     data = bytes(range(256)) * 100
@@ -243,7 +243,7 @@ def test_an_upload_goes_on_over_many_bearers(server, create, joined, tmp_path):
     receipt = upload(client, data_source(data, name="a"), options=options)
     assert receipt["session_id"] == session_id
     assert calls(server)["initiate"] == 1
-    assert calls(server)["join_session"] >= 3
+    assert calls(server)["join_session"] >= 2
     server.clear_faults()
     download(client, client.get_file(receipt["file_key"]), str(tmp_path / "a"))
     assert (tmp_path / "a").read_bytes() == data
@@ -262,7 +262,7 @@ def test_a_bearer_that_is_refused_twice_ends_it_with_what_to_do(server, create, 
     client = joined(create())
     server.fail("list_files", status=401, times=None)
     with pytest.raises(
-        RefusedError, match="; check the API key, and what wallet 0x7E5F.* may do in the sess"
+        RefusedError, match="; check that the session lives long enough, the API key, and what wallet 0x7E5F"
     ):
         client.list_files()
     assert calls(server)["list_files"] == 2
@@ -270,7 +270,9 @@ def test_a_bearer_that_is_refused_twice_ends_it_with_what_to_do(server, create, 
 
 def test_bearers_that_are_born_expired_end_it_too(server, create, joined):
     server.configure(token_seconds=0)
-    with pytest.raises(SessionExpiredError, match="The token expired .*; check the API key, and what wallet"):
+    with pytest.raises(
+        SessionExpiredError, match="The token expired .*; check that the session lives long enough"
+    ):
         joined(create()).list_files()
 
 
@@ -314,7 +316,7 @@ class TestCreated:
         class Memory:
             session_id: str | None = create(password=PASSWORD)
 
-            def entered(self, session_id: str) -> None:
+            def entered(self, session_id: str | None) -> None:
                 self.session_id = session_id
 
         memory, rules = Memory(), SessionRules(password=PASSWORD)

@@ -149,8 +149,8 @@ class Checkpoint:
         """The session that an earlier attempt created."""
         return self._pages.get("session", {}).get("session_id") if self.known is not None else None
 
-    def entered(self, session_id: str) -> None:
-        """A session was created, or found again."""
+    def entered(self, session_id: str | None) -> None:
+        """A session was created, or found again; None: it is of no use any more."""
         self._put("session", session_id=session_id)
         self.write()
 
