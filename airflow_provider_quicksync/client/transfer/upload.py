@@ -1,7 +1,7 @@
 """
 Uploading: initiate, send the parts in a bounded window, complete; or remove what was begun.
 
-The body of a part is read block by block into one buffer per thread, so memory is concurrency times 256 KiB
+The body of a part is read block by block into one buffer per thread, so memory is concurrency times 512 KiB
 whatever the sizes of parts and files. SHA-256 of the whole file is computed beside the sending.
 """
 
