@@ -11,7 +11,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_quicksync.client import UsageError, open_source
-from airflow_provider_quicksync.client.transfer.sources import Source
+from airflow_provider_quicksync.client.transfer.sources import RemoteSource, Source
 
 _MAGIC = "*?["
 
@@ -88,11 +88,9 @@ def _remote_matches(pattern: Any) -> Iterable[tuple[Source, str]]:
     for path, info in sorted(fs.glob(pattern.path, detail=True).items()):
         if info.get("type") != "directory":
             own = PurePosixPath(path.strip("/")).relative_to(base.strip("/")).as_posix()
-            match = ObjectStoragePath(
-                f"{pattern.protocol}://{path}", conn_id=getattr(pattern, "conn_id", None)
-            )
-            opened = open_source(match)
-            yield opened, own
+            is_local = pattern.protocol in ("", "file", "local")
+            name = PurePosixPath(path).name
+            yield open_source(path) if is_local else RemoteSource(name, fs, path), own
 
 
 def _fixed_part(pattern: str) -> str:

@@ -168,13 +168,14 @@ def _dag_bag(folder: str | Path) -> Any:
 
 
 def _serialise(dag: Any) -> None:
-    """Write the DAG to the database as the DAG processor would; 2.11 and 3.0 run without."""
+    """Write the DAG to the database as the DAG processor would."""
     try:
         from airflow.dag_processing.dagbag import sync_bag_to_db
     except ImportError:
         try:
             from airflow.models.dagbag import sync_bag_to_db  # 3.1
         except ImportError:
+            dag.sync_to_db()  # its assets; 2.11 and 3.0 run it without a serialised version
             return
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 

@@ -7,7 +7,7 @@ import stat
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath, io
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_quicksync.operators import (
     DownloadFromQuickSyncOperator,
@@ -52,8 +52,12 @@ def receipt(run_task, quicksync):
 @pytest.fixture
 def memory():
     """A folder in fsspec's memory filesystem, another store as far as Airflow knows."""
+    try:
+        from airflow.sdk.io import attach
+    except ImportError:  # 2.11
+        from airflow.io.store import attach
     fs = fsspec.filesystem("memory")
-    io.attach(protocol="memory", fs=fs)
+    attach(protocol="memory", fs=fs)
     yield "memory://restored"
     fs.store.clear()
 
