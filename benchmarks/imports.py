@@ -1,8 +1,8 @@
 """
 What importing this package costs a DAG file, against the S3 provider: `python benchmarks/imports.py`.
 
-Each import is done in a new process, in turns, on top of what any DAG file imports; the best of 7 rounds (or of
-as many as are asked for) counts. Needs the Amazon provider, which `make venv` has.
+Each import is done in a new process, in turns, on top of what any DAG file imports; the best of 7 rounds
+counts (or of as many as are asked for). Needs the Amazon provider, which `make venv` has.
 """
 
 from __future__ import annotations
