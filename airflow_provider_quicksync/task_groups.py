@@ -60,7 +60,8 @@ def upload_over_workers(
 
     @task(task_id="abort", trigger_rule=TriggerRule.ONE_FAILED)
     def abort(shares: Any) -> None:
-        _abort(quicksync_conn_id, settings, shares[0])
+        if shares:  # else there was nothing to begin with
+            _abort(quicksync_conn_id, settings, shares[0])
 
     @task_group(group_id=group_id)
     def upload(source: Any, name: Any) -> Any:
@@ -105,8 +106,13 @@ def _send(conn_id: str, settings: dict[str, Any], source: str, share: Share) -> 
     from airflow_provider_quicksync.client.transfer.progress import ProgressLog
     from airflow_provider_quicksync.client.transfer.spread import send_share
     from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
+    from airflow_provider_quicksync.metrics import measured_upload
 
-    with no_retry_where_hopeless(), QuickSyncHook(conn_id, **settings) as hook:
+    with (
+        no_retry_where_hopeless(),
+        QuickSyncHook(conn_id, **settings) as hook,
+        measured_upload(hook.get_conn()),
+    ):
         what = f"uploading parts {share['first']} to {share['last']} of {share['name']!r}"
         return send_share(
             hook.get_conn(),

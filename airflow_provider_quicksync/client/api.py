@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 import requests
 
 from .checks import check_text
+from .counts import Counts
 from .credentials import Credentials, SessionToken
 from .errors import (
     ConflictError,
@@ -82,7 +83,8 @@ class QuickSyncClient(SessionCalls):
         if isinstance(credentials, str):
             credentials = SessionToken(credentials)
         self.credentials = credentials
-        self.retry = retry or RetryPolicy()
+        self.counts = Counts()
+        self.retry = replace(retry or RetryPolicy(), on_retry=self.counts.retried)
         self.limits = limits or ServiceLimits()
         self.known_session_id = session_id or credentials.session_id
         self._cipher = name_cipher(cipher)
@@ -261,7 +263,9 @@ class QuickSyncClient(SessionCalls):
             answer = self._transport.call("PUT", "/buckets", what=what, headers=headers, body=sent)
             return UploadedPart.from_json(answer, part_number=part_number, where=what)
 
-        return self.retry.run(attempt, stop=stop)
+        part = self.retry.run(attempt, stop=stop)
+        self.counts.sent(len(body))
+        return part
 
     def complete_upload(
         self,

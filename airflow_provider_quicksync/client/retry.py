@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import tenacity
@@ -31,6 +31,7 @@ class RetryPolicy:
     :param base_seconds: the first wait is at most this; each further one at most twice the one before.
     :param cap_seconds: no wait is longer, but for a ``Retry-After``.
     :param retry_after_cap_seconds: a ``Retry-After`` is obeyed up to this.
+    :param on_retry: called before each further attempt.
     """
 
     max_attempts: int = 5
@@ -38,6 +39,7 @@ class RetryPolicy:
     base_seconds: float = 0.5
     cap_seconds: float = 30.0
     retry_after_cap_seconds: float = 120.0
+    on_retry: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
     def run(
         self,
@@ -94,6 +96,8 @@ class RetryPolicy:
     def _announce(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
+        if self.on_retry:
+            self.on_retry()
         log.warning(
             "%s (attempt %d of %d, next in %.1f s)", error, state.attempt_number, self.max_attempts, wait
         )

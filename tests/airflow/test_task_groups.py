@@ -99,3 +99,13 @@ def test_it_can_be_copied_and_serialised(tmp_path: Path) -> None:
         *(f"archive.{name}" for name in ("initiate", "send", "checksum", "complete", "abort")),
         "wait",
     }
+
+
+def test_an_upload_that_can_not_be_begun_leaves_nothing_to_remove(
+    run_dag: Any, small_parts: Any, tmp_path: Path
+) -> None:
+    small_parts.fail("initiate", status=403, times=None)
+    result = run_dag(dag_for(str(write(tmp_path)), workers=2))
+    assert result.state == "failed"
+    assert result.states["archive.abort"] == "success", result.errors
+    assert small_parts.files() == []

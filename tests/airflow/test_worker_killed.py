@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -125,7 +126,17 @@ class Airflow:
 
 
 @pytest.fixture
-def airflow(scripts: Any, quicksync: LocalQuickSync, source: Path, tmp_path: Path) -> Iterator[Airflow]:
+def statsd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.setblocking(False)
+        yield listening
+
+
+@pytest.fixture
+def airflow(
+    scripts: Any, quicksync: LocalQuickSync, statsd: socket.socket, source: Path, tmp_path: Path
+) -> Iterator[Airflow]:
     home, folder, port = tmp_path / "home", tmp_path / "dags", scripts.free_port(0)
     for made in (home, folder):
         made.mkdir()
@@ -137,6 +148,10 @@ def airflow(scripts: Any, quicksync: LocalQuickSync, source: Path, tmp_path: Pat
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(scripts.free_port(0)),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(scripts.free_port(0)),
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "quicksync",
         # A worker that says nothing for so long is dead; by default that takes five minutes.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
@@ -189,6 +204,7 @@ def test_a_killed_worker_costs_seconds(
     scripts: Any,
     quicksync: LocalQuickSync,
     airflow: Airflow,
+    statsd: socket.socket,
     source: Path,
     tmp_path: Path,
     record_property: Callable[[str, Any], None],
@@ -239,7 +255,17 @@ def test_a_killed_worker_costs_seconds(
         record_property(name, value)
     assert PARTS // 2 <= len(before) < PARTS * 3 // 4
     assert sorted({*before, *after}) == list(range(1, PARTS + 1))
+    assert f"airflow.quicksync.upload.parts:{len(after)}|c" in received(statsd)
     assert sent <= 1.05 * source.stat().st_size, figures
+
+
+def received(statsd: socket.socket) -> list[str]:
+    """The metrics that Airflow's workers have sent."""
+    found: list[str] = []
+    with suppress(BlockingIOError):
+        while True:
+            found += statsd.recv(65_536).decode().splitlines()
+    return found
 
 
 def _final(state: str) -> str | None:
