@@ -64,7 +64,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scripts() -> Any:
     """What `make airflow` is made of."""
     spec = importlib.util.spec_from_file_location("standalone", ROOT / "scripts" / "standalone.py")
@@ -75,15 +75,15 @@ def scripts() -> Any:
     return module
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quicksync() -> Iterator[LocalQuickSync]:
     with LocalQuickSync(min_part_bytes=PART_BYTES) as server:
         yield server
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "large.bin"
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "large.bin"
     path.write_bytes(os.urandom(PARTS * PART_BYTES))
     return path
 
@@ -121,11 +121,15 @@ class Airflow:
     def get(self, path: str) -> Any:
         return self._api.get(f"{self._url}/api/v2/dags/killed/{path}", timeout=30).json()
 
+    def mark_failed(self, run: str) -> None:
+        path = f"{self._url}/api/v2/dags/killed/dagRuns/{run}/taskInstances/up"
+        self._api.patch(path, json={"new_state": "failed"}, timeout=30).raise_for_status()
+
     def tail(self) -> str:
         return (self._home / "out.log").read_text()[-5000:]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def statsd() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
         listening.bind(("127.0.0.1", 0))
@@ -133,13 +137,16 @@ def statsd() -> Iterator[socket.socket]:
         yield listening
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def airflow(
-    scripts: Any, quicksync: LocalQuickSync, statsd: socket.socket, source: Path, tmp_path: Path
+    scripts: Any,
+    quicksync: LocalQuickSync,
+    statsd: socket.socket,
+    source: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Airflow]:
-    home, folder, port = tmp_path / "home", tmp_path / "dags", scripts.free_port(0)
-    for made in (home, folder):
-        made.mkdir()
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
+    port = scripts.free_port(0)
     (folder / "killed.py").write_text(DAG.format(source=str(source)))
     settings = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     settings |= scripts.airflow_settings(port, quicksync.connection_json())
@@ -167,7 +174,9 @@ def airflow(
             start_new_session=True,
         )
     try:
-        yield Airflow(home, port, process)
+        airflow = Airflow(home, port, process)
+        wait_for(airflow, airflow.log_in)
+        yield airflow
     finally:
         scripts.stop(process)
 
@@ -209,7 +218,6 @@ def test_a_killed_worker_costs_seconds(
     tmp_path: Path,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    wait_for(airflow, airflow.log_in)
     quicksync.fail("put_part", delay_seconds=DELAY_SECONDS, times=None)
     run = wait_for(airflow, airflow.trigger)
     wait_for(airflow, lambda: len(parts_taken(quicksync)) >= PARTS // 2)
@@ -257,6 +265,20 @@ def test_a_killed_worker_costs_seconds(
     assert sorted({*before, *after}) == list(range(1, PARTS + 1))
     assert f"airflow.quicksync.upload.parts:{len(after)}|c" in received(statsd)
     assert sent <= 1.05 * source.stat().st_size, figures
+
+
+def test_a_task_that_a_user_fails_removes_what_it_began(quicksync: LocalQuickSync, airflow: Airflow) -> None:
+    there = [file["file_key"] for file in quicksync.files()]
+    quicksync.reset_log()
+    quicksync.fail("put_part", delay_seconds=DELAY_SECONDS, times=None)
+    run = wait_for(airflow, airflow.trigger)
+    wait_for(airflow, lambda: len(parts_taken(quicksync)) >= 3 * CONNECTIONS)
+    assert len(quicksync.files()) == len(there) + 1
+    airflow.mark_failed(run)
+    wait_for(airflow, lambda: [file["file_key"] for file in quicksync.files()] == there, 60)
+    quicksync.clear_faults()
+    assert airflow.get(f"dagRuns/{run}/taskInstances/up")["state"] == "failed"
+    assert "complete" not in {entry.call for entry in quicksync.requests}
 
 
 def received(statsd: socket.socket) -> list[str]:
