@@ -26,7 +26,7 @@ def quicksync_from_s3():
     upload = UploadToQuickSyncOperator(
         task_id="upload",
         source="{{ params.source }}",
-        name="from-s3/{{ ds }}/",
+        name="from-s3/{{ run_id }}/",
         if_exists="skip",
         on_empty="skip",
     )

@@ -39,7 +39,7 @@ def quicksync_upload_wait_delete():
                     file.write(os.urandom(1 << 20))
         return path
 
-    upload = UploadToQuickSyncOperator(task_id="upload", source=make_file(), name="examples/{{ ds }}.bin")
+    upload = UploadToQuickSyncOperator(task_id="upload", source=make_file(), name="examples/{{ run_id }}.bin")
     wait = QuickSyncUploadCompletionSensor(
         task_id="wait", file_key=upload.output, poke_interval=2, timeout=600
     )

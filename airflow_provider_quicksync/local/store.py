@@ -7,6 +7,7 @@ process, not against a power cut.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -117,14 +118,17 @@ class Store:
         except OSError as error:
             self._lock.close()
             raise StoreError(f"another server uses {self.root}") from error
-        try:
-            self._db = sqlite3.connect(self.root / "state.sqlite", isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            self._lock.close()
-            raise StoreError(f"cannot use the state in {self.root}: {error}") from error
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._lock.close)
+            try:
+                self._db = sqlite3.connect(self.root / "state.sqlite", isolation_level=None)
+                on_failure.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.executescript(_SCHEMA)
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot use the state in {self.root}: {error}") from error
+            on_failure.pop_all()
         self._remove_strays()
 
     @property

@@ -35,7 +35,7 @@ def test_upload_wait_delete(quicksync, run_dag, conf):
     )
     receipt = result.xcoms["upload"]
     assert (receipt["size_bytes"], receipt["parts"]) == (12 * MIB, 2)
-    assert re.fullmatch(r"examples/\d{4}-\d{2}-\d{2}\.bin", receipt["name"])
+    assert re.fullmatch(r"examples/manual__.+\.bin", receipt["name"])
     assert result.xcoms["wait"]["completed"]
     assert result.xcoms["check"]["sha256"] == receipt["sha256"]
     assert result.xcoms["delete"] == {"deleted": [receipt["file_key"]], "missing": []}

@@ -130,7 +130,15 @@ class Certificates:
         builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now - datetime.timedelta(days=1))
         builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        return builder.add_extension(extension, critical=False).sign(signer, hashes.SHA256())
+        builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        # Python 3.13 wants to see who signed what.
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        signers = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        usage = {"content_commitment": False, "key_encipherment": False, "data_encipherment": False}
+        usage |= {"key_agreement": False, "encipher_only": False, "decipher_only": False}
+        usage |= {"digital_signature": True, "key_cert_sign": key is signer, "crl_sign": key is signer}
+        builder = builder.add_extension(own, critical=False).add_extension(signers, critical=False)
+        return builder.add_extension(x509.KeyUsage(**usage), critical=True).sign(signer, hashes.SHA256())
 
 
 @pytest.fixture(scope="module")
