@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_quicksync.client import UsageError
@@ -30,10 +30,13 @@ def as_file_key(value: FileKeys) -> str:
 
 def as_session_id(value: Any) -> str:
     """
-    The session's id in what created it, in a receipt, or as it is.
+    The session's id in what created it, in a receipt or several of one session, or as it is.
 
-    :raises UsageError: there is none.
+    :raises UsageError: there is none, or more than one.
     """
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        first, *others = {as_session_id(item) for item in value}
+        value = None if others else first
     found = value.get("session_id") if isinstance(value, Mapping) else value
     if not isinstance(found, str) or found.strip() in ("", "None") or found.strip()[:1] in "{[":
         kind = f"the text {found[:20]!r}" if isinstance(found, str) else type(found).__name__

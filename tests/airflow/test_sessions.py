@@ -212,10 +212,10 @@ class TestFindingAgain:
 
 
 class TestSessionId:
-    @pytest.mark.parametrize("given", ["text", "created", "receipt"])
+    @pytest.mark.parametrize("given", ["text", "created", "receipts"])
     def test_every_task_joins_the_session_that_is_named(self, quicksync, session, run_task, given):
         named: Any = {"text": session, "created": {"session_id": session, "role": "host"}}.get(given)
-        named = named or {"file_key": "k", "session_id": session}
+        named = named or [{"file_key": key, "session_id": session} for key in "ab"]
         sent = run_task(UploadToQuickSyncOperator, data="x", name="a", session_id=named).result
         assert sent["session_id"] == session
         arguments = {"file_key": sent, "session_id": named}
@@ -265,7 +265,7 @@ class TestSessionId:
         assert (ran.state, ran.result["completed"]) == ("success", True), ran
         assert others(quicksync) == [ran.result["session_id"]]
 
-    @pytest.mark.parametrize("given", ["", "  ", "None", "{{ none }}", {"file_key": "k"}, 7, ["s"]])
+    @pytest.mark.parametrize("given", ["", "  ", "None", "{{ none }}", {"file_key": "k"}, 7, [], ["a", "b"]])
     def test_what_names_no_session_is_never_another_one(self, quicksync, wallet, run_task, given):
         ran = run_task(UploadToQuickSyncOperator, data="x", name="a", session_id=given)
         assert (ran.kind, ran.state) == ("AirflowFailException", "failed")
