@@ -168,14 +168,14 @@ def _dag_bag(folder: str | Path) -> Any:
 
 
 def _serialise(dag: Any) -> None:
-    """Write the DAG to the database as the DAG processor would."""
+    """Write the DAG to the database as the DAG processor would; 2.11 and 3.0 need only its assets there."""
     try:
         from airflow.dag_processing.dagbag import sync_bag_to_db
     except ImportError:
         try:
             from airflow.models.dagbag import sync_bag_to_db  # 3.1
         except ImportError:
-            dag.sync_to_db()  # its assets; 2.11 and 3.0 run it without a serialised version
+            _write_assets(dag)
             return
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
@@ -183,6 +183,19 @@ def _serialise(dag: Any) -> None:
     bag = _dag_bag(os.devnull)
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
+
+
+def _write_assets(dag: Any) -> None:
+    try:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+    except ImportError:
+        dag.sync_to_db()  # 2.11
+        return
+    DagBundlesManager().sync_bundles_to_db()
+    bag = _dag_bag(os.devnull)
+    dag.relative_fileloc = dag.relative_fileloc or dag.fileloc
+    bag.bag_dag(dag)
+    bag.sync_to_db("dags-folder", None)
 
 
 def _bundle(folder: Path) -> str:

@@ -60,7 +60,7 @@ def test_the_dataset_of_an_asset(quicksync):
     assert (dataset.namespace, dataset.name) == ("quicksync://api.quicksync.me", "a/b c.csv")
 
 
-@pytest.mark.filterwarnings("ignore:A dataset URI should not contain auth info:UserWarning")  # 2.11 drops it
+@pytest.mark.filterwarnings("ignore:.* URI should not contain auth info:UserWarning")  # 2.11 and 3.0 drop it
 def test_the_dataset_of_a_path(quicksync):
     asset = Asset(uri="quicksync://quicksync_default@reports/a.csv")
     if "@" in asset.uri:
