@@ -8,6 +8,13 @@ Every fault of the local server, met by every call: what becomes of it.
 - cleaned up: an upload that the lost answer had begun was removed, and the repetition is the only one;
 - resolved: it succeeded after the service was asked whether the lost one had taken effect;
 - an error's name: it failed with that, and of an upload or a download nothing was left behind.
+
+``RESUME`` says what a next attempt of an upload does after a first one has failed at its third of four parts:
+
+- goes on: it sends the two parts that are missing;
+- finds it: it sends nothing, as the file is there;
+- starts again: it sends all of them, and what the first one began is removed;
+- an error's name: it failed with that, and nothing was left behind.
 """
 
 from __future__ import annotations
@@ -24,14 +31,18 @@ from airflow_provider_quicksync.client import (
     HttpOptions,
     QuickSyncClient,
     QuickSyncError,
+    Receipt,
     UploadOptions,
     data_source,
     download,
     upload,
 )
+from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
+from airflow_provider_quicksync.client.transfer.resume import give_up
 from airflow_provider_quicksync.local import LocalQuickSync
 
 from .conftest import LIMITS, Connect, calls
+from .stores import MemoryStore
 
 UPLOADING = ("initiate", "put_part", "complete")
 READING = ("list_files", "get_file", "get_download_url")
@@ -127,6 +138,109 @@ SWITCHES: dict[str, tuple[Callable[[LocalQuickSync], object], Cells]] = {
         lambda server: server.configure(max_total_megabytes=0),
         {"initiate": "LimitError"},
     ),
+}
+
+
+class Resumed:
+    """An upload of four parts whose first attempt has failed at the third, and what happens then."""
+
+    def __init__(self, server: LocalQuickSync, client: QuickSyncClient) -> None:
+        self.server, self.client, self.store = server, client, MemoryStore()
+        self._data, self._part_size_bytes, self._last = bytes(range(200)) * 2, 100, False
+        self.fails("put_part", status=503, part_number=3)
+        server.reset_log()
+
+    def fails(self, call: str, **fault: Any) -> None:
+        """One more attempt that fails."""
+        self.server.fail(call, times=3, **fault)
+        with pytest.raises(QuickSyncError):
+            self._attempt()
+        self.server.clear_faults()
+
+    def meets(self, call: str, **fault: Any) -> None:
+        self.server.fail(call, **fault)
+
+    def completes(self) -> None:
+        """All that a killed process would not have done any more is left out."""
+        checkpoint = Checkpoint(self.store)
+        upload(
+            self.client,
+            data_source(self._data, name="new"),
+            options=UploadOptions(part_size_bytes=100, concurrency=1),
+            checkpoint=checkpoint,
+        )
+        del self.store.values["quicksync.done.0"]
+        self.server.reset_log()
+
+    def has(self, *, part_size_bytes: int) -> None:
+        self._part_size_bytes = part_size_bytes
+
+    def loses(self, key: str) -> None:
+        del self.store.values[f"quicksync.{key}"]
+
+    def changes(self) -> None:
+        self._data = bytes(reversed(self._data))
+
+    def forgets(self) -> None:
+        (file,) = self.server.files()
+        self.client.delete_file(file["file_key"])
+
+    def is_last(self) -> None:
+        self._last = True
+        self.server.fail("put_part", status=503, times=None)
+
+    def outcome(self) -> str:
+        try:
+            receipt = self._attempt()
+        except QuickSyncError as error:
+            assert self.server.files() == []
+            assert self.store.kept() == set()
+            return type(error).__name__
+        assert receipt["sha256"] == hashlib.sha256(self._data).hexdigest()
+        (file,) = self.server.files()
+        assert (file["file_key"], file["stored"]) == (receipt["file_key"], True)
+        sent = {entry.part_number for entry in self.server.requests if entry.status == 200} - {None}
+        return {0: "finds it", 2: "goes on", 4: "starts again"}[len(sent)]
+
+    def _attempt(self) -> Receipt:
+        checkpoint = Checkpoint(self.store, last_attempt=self._last)
+        try:
+            receipt = upload(
+                self.client,
+                data_source(self._data, name="new"),
+                options=UploadOptions(part_size_bytes=self._part_size_bytes, concurrency=1),
+                checkpoint=checkpoint,
+            )
+        except QuickSyncError as error:
+            if checkpoint.is_over(error):
+                give_up(self.client, checkpoint)
+            raise
+        checkpoint.clear()
+        return receipt
+
+
+RESUME: dict[str, tuple[Callable[[Resumed], object], str]] = {
+    "nothing else": (lambda it: None, "goes on"),
+    "fails twice more": (
+        lambda it: [it.fails("put_part", status=503), it.fails("complete", status=503)],
+        "goes on",
+    ),
+    "completed it, and was killed before its answer": (lambda it: it.completes(), "finds it"),
+    "had other settings": (lambda it: it.has(part_size_bytes=250), "goes on"),
+    "has lost its notes of parts": (lambda it: it.loses("tags.0.0"), "starts again"),
+    "has lost its notes of the upload": (lambda it: it.loses("upload.0"), "starts again"),
+    "has lost its list of files": (lambda it: it.loses("intents.0"), "starts again"),
+    "the source has changed": (lambda it: it.changes(), "starts again"),
+    "the service has forgotten the upload": (lambda it: it.forgets(), "starts again"),
+    "400 to a part": (lambda it: it.meets("put_part", status=400), "starts again"),
+    "404 to a part": (lambda it: it.meets("put_part", status=404), "starts again"),
+    "409 to a part": (lambda it: it.meets("put_part", status=409), "starts again"),
+    "422 to a part": (lambda it: it.meets("put_part", status=422), "starts again"),
+    "400 to complete, as the tags don't fit": (lambda it: it.meets("complete", status=400), "starts again"),
+    "422 to complete": (lambda it: it.meets("complete", status=422), "starts again"),
+    "401": (lambda it: it.meets("put_part", status=401), "RefusedError"),
+    "403": (lambda it: it.meets("put_part", status=403), "RefusedError"),
+    "503 for good, and it is the last attempt": (lambda it: it.is_last(), "BusyError"),
 }
 
 CASES = [(fault, call, said) for fault, (_, cells) in TABLE.items() for call, said in cells.items()]
@@ -235,11 +349,21 @@ def test_a_switch_has_its_outcome(
     assert case.outcome() == said
 
 
+@pytest.mark.parametrize("event", RESUME)
+def test_a_next_attempt_has_its_outcome(server: LocalQuickSync, client: QuickSyncClient, event: str) -> None:
+    happens, said = RESUME[event]
+    case = Resumed(server, client)
+    happens(case)
+    assert case.outcome() == said
+
+
 def markdown() -> str:
-    """The table for people."""
+    """The tables for people."""
     lines = ["| fault | " + " | ".join(CALLS) + " |", "| --- " * (len(CALLS) + 1) + "|"]
     for fault, (_, cells) in (TABLE | SWITCHES).items():
         lines.append(f"| {fault} | " + " | ".join(cells.get(call) or "-" for call in CALLS) + " |")
+    lines += ["", "| after a failed attempt | the next one |", "| --- | --- |"]
+    lines += [f"| {event} | {said} |" for event, (_, said) in RESUME.items()]
     return "\n".join(lines)
 
 

@@ -97,10 +97,14 @@ class Checkpoint:
         self._lock = threading.Lock()
         self._pages: dict[str, dict[str, Any]] = {}
         self._unwritten: dict[str, None] = {}  # in the order of what changed
-        self._written_at = self._trusted_from = 0.0
+        self._written_at, self._trusted_from = time.monotonic(), 0.0
         self._has_written = self._has_warned = False
         self.superseded: set[str] = set()
         """Digests of the raw names under which files were begun that are sent again."""
+        self.next_number = 0
+        """Of the next file that is not known."""
+        self.orphans: list[str] = []
+        """File keys of uploads that were begun, and whose file nothing is known of any more."""
 
     @cached_property
     def known(self) -> dict[str, FileState]:
@@ -112,15 +116,18 @@ class Checkpoint:
             if state := _parsed(_state, item):
                 states[name] = state
                 self._load_upload(state)
-        by_number = {str(state.number): state for state in states.values()}
-        files = max((state.number for state in states.values()), default=-1) + 1
-        for number, item in self._read_items("done", count=files):
-            done = _parsed(_done, item)
-            if done and number in by_number and by_number[number].id == done[2]:
-                by_number[number].file_key, by_number[number].sha256 = done[:2]
+        by_number = {state.number: state for state in states.values()}
+        noted: int = owner["files"] if isinstance(owner.get("files"), int) else 0
+        for number in set(range(noted)) - set(by_number):
+            self._load_upload(FileState(number))
+        self.next_number = max(noted, max(by_number, default=-1) + 1)
+        for key, item in self._read_items("done", count=self.next_number):
+            done, state = _parsed(_done, item), by_number.get(int(key)) if key.isdecimal() else None
+            if done and state and state.id == done[2]:
+                state.file_key, state.sha256 = done[:2]
         if session := self._read("session"):
             self._pages["session"] = session
-        self._put("owner", attempt=self._attempt, files=files)
+        self._put("owner", attempt=self._attempt, files=self.next_number)
         self.write()
         return states
 
@@ -137,6 +144,7 @@ class Checkpoint:
         plan = _parsed(_plan, kept)
         upload_id, file_key = kept.get("upload_id"), kept.get("file_key")
         if kept.get("id") != state.id or not plan or not upload_id or not file_key:
+            self.orphans += [file_key] if isinstance(file_key, str) else []
             return
         state.upload, state.plan = Upload(upload_id, file_key), plan
         tags = self._read_items(f"tags.{state.number}", count=plan.total_parts + 1, upload_id=upload_id)

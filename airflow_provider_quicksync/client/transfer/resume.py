@@ -27,8 +27,9 @@ def resume(
     is removed.
     """
     known = checkpoint.known
-    there = _There(client, client.list_files() if known else [])
-    next_number = max((state.number for state in known.values()), default=-1) + 1
+    there = _There(client, client.list_files() if known or checkpoint.orphans else [])
+    there.remove_orphans(checkpoint)
+    next_number = checkpoint.next_number
     wanted = {digest(name) for _, name in items}
     for name_digest, state in known.items():
         if name_digest not in wanted:
@@ -76,7 +77,9 @@ def give_up(client: QuickSyncClient, checkpoint: Checkpoint) -> None:
         unfinished = [state for state in checkpoint.known.values() if state.file_key is None]
         if checkpoint.taken_over():
             return
-        there = _There(client, client.list_files(read_names=False, hurried=True) if unfinished else [])
+        any_left = unfinished or checkpoint.orphans
+        there = _There(client, client.list_files(read_names=False, hurried=True) if any_left else [])
+        there.remove_orphans(checkpoint)
         for state in unfinished:
             there.remove_unfinished(state)
     except QuickSyncError as error:
@@ -104,6 +107,12 @@ class _There:
         if state.upload and state.upload.file_key in self:
             found[state.upload.file_key] = self._by_key[state.upload.file_key]
         return list(found.values())
+
+    def remove_orphans(self, checkpoint: Checkpoint) -> None:
+        """Remove uploads whose notes are lost in part."""
+        for file_key in checkpoint.orphans:
+            if file_key in self and not self._by_key[file_key].completed:
+                abandon(self._client, Upload("", file_key), self._by_key[file_key].name or "")
 
     def remove_unfinished(self, state: FileState) -> None:
         """Remove what an earlier attempt left of a file."""
