@@ -99,6 +99,12 @@ def test_hook_in_task_without_a_token(quicksync, run_dag, connect):
     assert "no session token" in str(result.errors["store"])
 
 
+def test_on_new_file_without_a_file_that_started_it(run_dag):
+    result = run_dag("quicksync_on_new_file.py")
+    assert result.states == {"look": "success"}, result.errors
+    assert result.xcoms["look"] == []
+
+
 def test_every_example_is_run_by_a_test():
     root = Path(__file__).parents[2]
     tests = "".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
