@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 BENCH := .venvs/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow airflow-check test lint format types unit test-matrix wheel-check bench constraints clean
+.PHONY: help venv demo airflow airflow-check test lint format types unit test-matrix wheel-check bench bench-waiting constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ bench: $(UV) ## this client, boto3, S3Hook and curl in turns; ARGS="--quick" or 
 	@$(UV) pip install --quiet --python $(BENCH)/bin/python --constraints constraints/airflow-$(NEWEST).txt \
 		-r benchmarks/requirements.txt --editable .
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+bench-waiting: $(UV) ## thousands of deferred tasks, beside the S3 provider's trigger; ARGS="--quick" for less
+	@test -x $(BENCH)/bin/python || $(UV) venv --quiet --python $(RUN) $(BENCH)
+	@$(UV) pip install --quiet --python $(BENCH)/bin/python --constraints constraints/airflow-$(NEWEST).txt \
+		-r benchmarks/requirements.txt "apache-airflow-providers-amazon[aiobotocore]" --editable ".[local,realtime]"
+	@$(BENCH)/bin/python benchmarks/waiting.py $(ARGS)
 
 constraints: $(UV) ## resolve constraints/ anew
 	@scripts/constraints.sh
