@@ -26,7 +26,7 @@ def quicksync_from_s3():
     upload = UploadToQuickSyncOperator(
         task_id="upload",
         source="{{ params.source }}",
-        name="from-s3/{{ run_id }}/",
+        name="from-s3/",
         if_exists="skip",
         on_empty="skip",
     )
