@@ -228,7 +228,7 @@ RESUME: dict[str, tuple[Callable[[Resumed], object], str]] = {
     "completed it, and was killed before its answer": (lambda it: it.completes(), "finds it"),
     "had other settings": (lambda it: it.has(part_size_bytes=250), "goes on"),
     "has lost its notes of parts": (lambda it: it.loses("tags.0.0"), "starts again"),
-    "has lost its notes of the upload": (lambda it: it.loses("upload.0"), "starts again"),
+    "has lost its notes of the upload": (lambda it: it.loses("uploads.0"), "starts again"),
     "has lost its list of files": (lambda it: it.loses("intents.0"), "starts again"),
     "the source has changed": (lambda it: it.changes(), "starts again"),
     "the service has forgotten the upload": (lambda it: it.forgets(), "starts again"),

@@ -19,7 +19,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -43,6 +43,8 @@ PAUSE_SECONDS = 30.0
 ITEMS_A_PAGE = 200
 """65,535 bytes leave 327 for an item: a file's name and source are kept as digests, and take some 120; tags
 and file keys are short."""
+UPLOADS_A_PAGE = 100
+"""Upload ids may be longer."""
 _PREFIX = "quicksync."
 _SAMPLE_BYTES = 64 << 10
 
@@ -115,16 +117,9 @@ class Checkpoint:
         for name, item in self._read_items("intents", count=owner.get("files")):
             if state := _parsed(_state, item):
                 states[name] = state
-                self._load_upload(state)
-        by_number = {state.number: state for state in states.values()}
         noted: int = owner["files"] if isinstance(owner.get("files"), int) else 0
-        for number in set(range(noted)) - set(by_number):
-            self._load_upload(FileState(number))
-        self.next_number = max(noted, max(by_number, default=-1) + 1)
-        for key, item in self._read_items("done", count=self.next_number):
-            done, state = _parsed(_done, item), by_number.get(int(key)) if key.isdecimal() else None
-            if done and state and state.id == done[2]:
-                state.file_key, state.sha256 = done[:2]
+        self.next_number = max([noted, *(state.number + 1 for state in states.values())])
+        self._load_uploads({str(state.number): state for state in states.values()})
         if session := self._read("session"):
             self._pages["session"] = session
         self._put("owner", attempt=self._attempt, files=self.next_number)
@@ -138,19 +133,27 @@ class Checkpoint:
         names = {state.raw_digest for state in states} if names_are_unique else set()
         return [f for f in files if f.file_key not in keys and digest(f.raw_name or "") not in names]
 
-    def _load_upload(self, state: FileState) -> None:
-        kept = self._read(f"upload.{state.number}")
-        self._pages[f"upload.{state.number}"] = kept
-        plan = _parsed(_plan, kept)
-        upload_id, file_key = kept.get("upload_id"), kept.get("file_key")
-        if kept.get("id") != state.id or not plan or not upload_id or not file_key:
-            self.orphans += [file_key] if isinstance(file_key, str) else []
-            return
-        state.upload, state.plan = Upload(upload_id, file_key), plan
-        tags = self._read_items(f"tags.{state.number}", count=plan.total_parts + 1, upload_id=upload_id)
-        for part, tag in tags:
-            if part.isdecimal() and isinstance(tag, str):
-                state.tags[int(part)] = tag
+    def _load_uploads(self, states: dict[str, FileState]) -> None:
+        for number, item in self._read_items("uploads", count=self.next_number, a_page=UPLOADS_A_PAGE):
+            if kept := _parsed(_upload, item):
+                id_, upload, plan = kept
+                if number in states and states[number].id == id_:
+                    states[number].upload, states[number].plan = upload, plan
+                else:
+                    self.orphans.append(upload.file_key)
+        for number, item in self._read_items("done", count=self.next_number):
+            if (done := _parsed(_done, item)) and number in states and states[number].id == done[2]:
+                states[number].file_key, states[number].sha256 = done[:2]
+        for state in states.values():
+            if state.upload and state.plan and state.file_key is None:
+                tags = self._read_items(
+                    f"tags.{state.number}",
+                    count=state.plan.total_parts + 1,
+                    upload_id=state.upload.upload_id,
+                )
+                state.tags = {
+                    int(part): tag for part, tag in tags if part.isdecimal() and isinstance(tag, str)
+                }
 
     @property
     def session_id(self) -> str | None:
@@ -179,8 +182,8 @@ class Checkpoint:
     def started(self, state: FileState, upload: Upload, plan: Plan) -> None:
         """An upload of several parts was begun."""
         state.upload, state.plan = upload, plan
-        where = {"id": state.id, "upload_id": upload.upload_id, "file_key": upload.file_key}
-        self._put(f"upload.{state.number}", **where, **asdict(plan))
+        item = [state.id, upload.upload_id, upload.file_key, *astuple(plan)]
+        self._put(_uploads_page(state), **{str(state.number): item})
         self.write()
 
     def sent(self, state: FileState, part_number: int, tag: str) -> None:
@@ -193,6 +196,10 @@ class Checkpoint:
         """The service has the whole file."""
         item = [file_key, sha256, state.id]
         self._put(f"done.{state.number // ITEMS_A_PAGE}", **{str(state.number): item})
+        with self._lock:
+            for page in [page for page in self._pages if page.startswith(f"tags.{state.number}.")]:
+                del self._pages[page]
+                self._unwritten[page] = None
 
     def tick(self) -> None:
         """
@@ -220,11 +227,10 @@ class Checkpoint:
             return False
         self._trusted_from = 0.0
         self.write()
-        page = f"upload.{state.number}"
         if self.taken_over():
-            kept = self._read(page)
-            return not kept or state.upload is None or kept.get("upload_id") == state.upload.upload_id
-        if state.upload is None or page in self._unwritten:
+            kept = _parsed(_upload, self._read(_uploads_page(state)).get(str(state.number)))
+            return kept is None or state.upload is None or kept[1] == state.upload
+        if state.upload is None or _uploads_page(state) in self._unwritten:
             return False
         return not (isinstance(error, SourceChangedError) or self.is_over(error))
 
@@ -267,10 +273,10 @@ class Checkpoint:
         if not self._unwritten or self.taken_over():
             return
         with self._lock:
-            pages = {key: dict(self._pages[key]) for key in self._unwritten}
+            pages = {key: dict(self._pages.get(key, {})) for key in self._unwritten}
             self._unwritten.clear()
         for key, value in pages.items():
-            if self._call("set", key, value):
+            if self._call("set", key, value) if value else self._call("delete", key):
                 self._has_written = True
             else:
                 with self._lock:
@@ -286,10 +292,10 @@ class Checkpoint:
             self._unwritten[page] = None
 
     def _read_items(
-        self, key: str, *, count: object, upload_id: str | None = None
+        self, key: str, *, count: object, a_page: int = ITEMS_A_PAGE, upload_id: str | None = None
     ) -> Iterator[tuple[str, Any]]:
         """The items of all pages of a kind; where nobody knows how many there are, up to an empty page."""
-        pages = -(-count // ITEMS_A_PAGE) if isinstance(count, int) else None
+        pages = -(-count // a_page) if isinstance(count, int) else None
         number = 0
         while number != pages:
             page = self._read(f"{key}.{number}")
@@ -339,8 +345,14 @@ def _done(item: list[Any]) -> tuple[str, str | None, str]:
     return str(file_key), sha256, str(id_)
 
 
-def _plan(page: dict[str, Any]) -> Plan:
-    return Plan(*(int(page[field.name]) for field in fields(Plan)))
+def _upload(item: list[Any]) -> tuple[str, Upload, Plan]:
+    id_, upload_id, file_key, *plan = item
+    size_bytes, part_size_bytes, total_parts = map(int, plan)
+    return str(id_), Upload(str(upload_id), str(file_key)), Plan(size_bytes, part_size_bytes, total_parts)
+
+
+def _uploads_page(state: FileState) -> str:
+    return f"uploads.{state.number // UPLOADS_A_PAGE}"
 
 
 def _parsed(parse: Callable[[Any], T], kept: Any) -> T | None:
