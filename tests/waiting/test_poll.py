@@ -14,10 +14,12 @@ from airflow_provider_quicksync import polling
 from airflow_provider_quicksync.client import (
     DamagedError,
     NotFoundError,
+    QuickSyncClient,
     RefusedError,
     SessionExpiredError,
 )
 from airflow_provider_quicksync.client.names import QS_SHARE, name_cipher
+from airflow_provider_quicksync.connection import Configuration
 from airflow_provider_quicksync.local.connection import CONNECTION_VARIABLE
 
 from .conftest import Bucket, in_loop, looked, outcomes, poll_threads, until, waiting
@@ -314,6 +316,23 @@ async def test_retry_after_is_kept_also_when_others_join(bucket):
 
 
 @in_loop
+async def test_who_joins_during_a_pause_waits_for_its_end(bucket):
+    one, two = bucket.pending(2)
+    bucket.complete(two)
+    bucket.fail("get_file", status=503)
+    waiters = [waiting(one, interval=1.0)]
+    await until(lambda: bucket.count() == 1)
+    poller = polling.poller_for("quicksync_default")
+    await until(lambda: poller._failures)
+    waiters.append(waiting(two, interval=0.05))
+    assert (await outcomes(waiters[1:]))[0][0].file_key == two
+    first, second = looked(bucket)[:2]
+    assert second - first >= 2.0
+    waiters[0].cancel()
+    await outcomes(waiters)
+
+
+@in_loop
 async def test_pauses_are_bounded_whatever_is_asked_for_and_however_often_it_failed(bucket, monkeypatch):
     monkeypatch.setattr(polling, "BUSY_SECONDS", 0.2)
     (key,) = bucket.pending()
@@ -407,6 +426,32 @@ async def test_the_last_waiter_takes_everything_along(bucket):
     bucket.reset_log()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(until(lambda: bucket.count(), "quiet"), 0.2)
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "cancelled", "another connection"])
+@in_loop
+async def test_every_client_is_closed(bucket, monkeypatch, end):
+    made, closed = [], []
+    make, close = Configuration.client, QuickSyncClient.close
+    monkeypatch.setattr(Configuration, "client", lambda *a, **k: made.append(make(*a, **k)) or made[-1])
+    monkeypatch.setattr(QuickSyncClient, "close", lambda client: closed.append(client) or close(client))
+    (key,) = bucket.pending()
+    waiter = waiting(key)
+    await until(lambda: bucket.count() >= 1)
+    if end == "answered":
+        bucket.complete(key)
+    elif end == "failed":
+        bucket.fail("get_file", status=403)
+    elif end == "cancelled":
+        waiter.cancel()
+    else:
+        monkeypatch.setenv(
+            CONNECTION_VARIABLE, json.dumps({**bucket.airflow_connection(), "host": bucket.url + "/"})
+        )
+        bucket.remove(key)
+    await outcomes([waiter])
+    assert len(made) == (2 if end == "another connection" else 1)
+    assert made == closed
 
 
 @pytest.mark.parametrize("moment", ["before it runs", "while it connects", "before it looks"])

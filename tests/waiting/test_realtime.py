@@ -25,7 +25,11 @@ NEVER = 1000.0
 async def listening(bucket: Bucket, count: int = 1) -> None:
     """Until the hub is listened to, and what was missed before has been looked at."""
     poller = polling.poller_for("quicksync_default")
-    await until(lambda: bucket.hub_connections == count and poller._live and poller._files)
+
+    def settled() -> bool:
+        return poller._live and poller._due > time.monotonic() + polling.SAFETY_SECONDS / 2
+
+    await until(lambda: bucket.hub_connections == count and settled())
 
 
 async def left(*waiters: asyncio.Task) -> None:
@@ -133,6 +137,18 @@ async def test_an_event_during_a_look_is_not_undone_by_it(bucket):
     await until(lambda: poller._due < float("inf"))  # the look is over
     assert poller._files[second].completed
     await left(waiter, other)
+
+
+@in_loop
+async def test_what_happens_between_the_first_look_and_the_connection_is_not_missed(bucket):
+    (key,) = bucket.pending()
+    bucket.silence_hub()
+    bucket.fail("get_file", stall_seconds=1)  # and meanwhile the hub is connected
+    waiter = waiting(key, interval=0.05)
+    await until(lambda: bucket.count("get_file") == 1)
+    bucket.complete(key)
+    await until(lambda: bucket.hub_connections == 1)
+    assert (await asyncio.wait_for(waiter, 15))[0].file_key == key
 
 
 @in_loop
@@ -320,6 +336,24 @@ async def test_a_hub_that_comes_back_ends_the_pause(bucket):
     bucket.complete(key)
     poller._set_due(0.0)
     assert (await asyncio.wait_for(waiter, 15))[0].file_key == key
+
+
+@in_loop
+async def test_a_hub_that_comes_back_does_not_shorten_what_the_service_asked_for(bucket):
+    (key,) = bucket.pending()
+    bucket.fail("get_file", status=429, retry_after=2)
+    waiter = waiting(key, interval=0.05)
+    await asyncio.sleep(0)
+    poller = polling.poller_for("quicksync_default")
+    await until(lambda: poller._failures)
+    await until(lambda: bucket.hub_connections == 1)
+    bucket.drop_hub_connections()
+    await until(lambda: bucket.count("negotiate") == 2)
+    bucket.complete(key)
+    assert (await asyncio.wait_for(waiter, 15))[0].file_key == key
+    times = [entry.time for entry in bucket.requests if entry.call == "get_file"]
+    assert len(times) < 2 or times[1] - times[0] >= 2.0
+    await until(lambda: bucket.count("get_file") >= 1)
 
 
 # Hubs that misbehave
