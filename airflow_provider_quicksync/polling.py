@@ -353,7 +353,8 @@ class Poller:
                 await asyncio.sleep(0)
         for subscriber in self._subscribers:
             subscriber.found.put_nowait(Listing(files, whole=True))
-        self._set_due(min(self._due, self._looked_at + self._interval() * random.uniform(1.0, 1.1)))
+        # From now, and not from when it began: a slow service isn't asked without a pause.
+        self._set_due(min(self._due, time.monotonic() + self._interval() * random.uniform(1.0, 1.1)))
         return None
 
     def _pause(self, error: QuickSyncError) -> None:

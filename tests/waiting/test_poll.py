@@ -134,6 +134,17 @@ async def test_an_interval_of_nothing_does_not_look_without_a_pause(bucket, monk
 
 
 @in_loop
+async def test_a_slow_service_is_not_asked_without_a_pause(bucket):
+    (key,), began = bucket.pending(), time.time()
+    bucket.fail("get_file", delay_seconds=0.4, times=None)
+    waiter = waiting(key, interval=0.3)
+    await until(lambda: bucket.count() >= 4)
+    assert looked(bucket)[3] - began >= 3 * (0.4 + 0.3)
+    waiter.cancel()
+    await outcomes([waiter])
+
+
+@in_loop
 async def test_several_files_of_one_waiter(bucket):
     keys = bucket.pending(3)
     waiter = waiting(*keys)
@@ -189,7 +200,7 @@ async def test_a_gone_file_fails_who_waits_for_it_and_nobody_else(bucket):
 
 @in_loop
 async def test_the_only_file_is_gone(bucket):
-    assert isinstance((await outcomes([waiting("nowhere")]))[0], NotFoundError)
+    assert isinstance((await outcomes([waiting("nowhere", interval=1000)]))[0], NotFoundError)
     assert bucket.count("get_file") == 1
 
 
