@@ -40,25 +40,26 @@ def upload_over_workers(
     """
     settings = {"part_size_mib": part_size_mib, "max_concurrency": max_concurrency}
 
-    # Typed Any, as what tasks hand to each other while a DAG is built are references, not values.
+    # Typed Any, as what tasks hand to each other while a DAG is built are references, not values. Without
+    # `multiple_outputs`, 2.11 would want to see the types that are returned when the DAG is parsed.
 
-    @task(task_id="initiate")
+    @task(task_id="initiate", multiple_outputs=False)
     def initiate(source: Any, name: Any, **context: Any) -> list[Share]:
         return _initiate(quicksync_conn_id, settings, source, name, workers, context)
 
-    @task(task_id="send")
+    @task(task_id="send", multiple_outputs=False)
     def send(source: Any, share: Any) -> SentShare:
         return _send(quicksync_conn_id, settings, source, share)
 
-    @task(task_id="checksum")
+    @task(task_id="checksum", multiple_outputs=False)
     def digest(source: Any, shares: Any) -> str:
         return _digest(source, shares[0])
 
-    @task(task_id="complete")
+    @task(task_id="complete", multiple_outputs=False)
     def complete(shares: Any, sha256: Any) -> Receipt:
         return _complete(quicksync_conn_id, settings, shares, sha256)
 
-    @task(task_id="abort", trigger_rule=TriggerRule.ONE_FAILED)
+    @task(task_id="abort", multiple_outputs=False, trigger_rule=TriggerRule.ONE_FAILED)
     def abort(shares: Any) -> None:
         if shares:  # else there was nothing to begin with
             _abort(quicksync_conn_id, settings, shares[0])
