@@ -121,9 +121,9 @@ class TestOutliving:
     def test_an_upload_that_outlives_its_own_session_starts_again_in_another(
         self, quicksync, wallet, slow, run_task, log_text
     ):
-        wallet(session_expiry_seconds=4)
+        wallet(session_expiry_seconds=6)
         quicksync.clear_faults()
-        quicksync.fail("put_part", delay_seconds=1, times=12)  # the second time is fast
+        quicksync.fail("put_part", delay_seconds=2, times=8)  # the second time is fast
         ran = run_task(UploadToQuickSyncOperator, **slow)
         assert ran.state == "success", ran
         assert len(others(quicksync)) == 2

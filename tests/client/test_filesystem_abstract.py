@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fsspec.tests.abstract as abstract
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_quicksync.client.filesystem import QuickSyncFileSystem
 
@@ -20,6 +21,10 @@ class Fixtures(abstract.AbstractFixtures):
     @pytest.fixture
     def fs_join(self):
         return lambda *parts: "/".join(parts)
+
+    @pytest.fixture
+    def local_fs(self):  # older versions of the suite have it in a way that pytest warns of
+        return LocalFileSystem(auto_mkdir=True)
 
     @pytest.fixture
     def supports_empty_directories(self):
