@@ -85,7 +85,11 @@ def _matches(pattern: str) -> Iterable[tuple[Source, str]]:
 
 def _remote_matches(pattern: Any) -> Iterable[tuple[Source, str]]:
     fs, base = pattern.fs, _fixed_part(pattern.path)
-    for path, info in sorted(fs.glob(pattern.path, detail=True).items()):
+    try:
+        matches = fs.glob(pattern.path, detail=True)
+    except FileNotFoundError:  # of some stores, where the folder has nothing in it
+        return
+    for path, info in sorted(matches.items()):
         if info.get("type") != "directory":
             own = PurePosixPath(path.strip("/")).relative_to(base.strip("/")).as_posix()
             is_local = pattern.protocol in ("", "file", "local")

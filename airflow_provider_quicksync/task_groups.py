@@ -20,6 +20,7 @@ def upload_over_workers(
     checksum: bool = True,
     part_size_mib: float | None = None,
     max_concurrency: int | None = None,
+    session_id: Any = None,
     quicksync_conn_id: str = "quicksync_default",
 ) -> Any:
     """
@@ -36,6 +37,7 @@ def upload_over_workers(
     :param checksum: put the SHA-256 of the file into the receipt.
     :param part_size_mib: size of the parts in MiB; by default from the file's size.
     :param max_concurrency: parts on the way at the same time, for each worker.
+    :param session_id: the session, where it isn't the connection's: its id, or what created it. (templated)
     :param quicksync_conn_id: the connection.
     """
     settings = {"part_size_mib": part_size_mib, "max_concurrency": max_concurrency}
@@ -44,8 +46,10 @@ def upload_over_workers(
     # `multiple_outputs`, 2.11 would want to see the types that are returned when the DAG is parsed.
 
     @task(task_id="initiate", multiple_outputs=False)
-    def initiate(source: Any, name: Any, **context: Any) -> list[Share]:
-        return _initiate(quicksync_conn_id, settings, source, name, workers, context)
+    def initiate(source: Any, name: Any, session_id: Any, **context: Any) -> list[Share]:
+        return _initiate(
+            quicksync_conn_id, {**settings, "session_id": session_id}, source, name, workers, context
+        )
 
     @task(task_id="send", multiple_outputs=False)
     def send(source: Any, share: Any) -> SentShare:
@@ -65,15 +69,15 @@ def upload_over_workers(
             _abort(quicksync_conn_id, settings, shares[0])
 
     @task_group(group_id=group_id)
-    def upload(source: Any, name: Any) -> Any:
-        shares = initiate(source, name)
+    def upload(source: Any, name: Any, session_id: Any) -> Any:
+        shares = initiate(source, name, session_id)
         sent = send.partial(source=source).expand(share=shares)
         whole = digest(source, shares) if checksum else None
         receipt = complete(sent, whole)
         [task for task in (sent, whole, receipt) if task is not None] >> abort(shares)
         return receipt
 
-    receipt: Any = upload(source, name)
+    receipt: Any = upload(source, name, session_id)
     return receipt
 
 
@@ -90,7 +94,8 @@ def _initiate(
     with no_retry_where_hopeless(), QuickSyncHook(conn_id, **settings) as hook:
         client, opened = hook.get_conn(), open_source(source)
         if use := session_use(client):
-            use.check(1, opened.size_bytes)
+            rate = hook.configuration.settings.get("uplink_mib_per_second")
+            use.check(1, opened.size_bytes, uplink_mib_per_second=rate and rate * workers)
         configuration, store = hook.configuration, task_state_store(context)
         options = UploadOptions(configuration.part_size_bytes, configuration.concurrency)
         checkpoint = Checkpoint(store) if store is not None else None
@@ -109,6 +114,7 @@ def _send(conn_id: str, settings: dict[str, Any], source: str, share: Share) -> 
     from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
     from airflow_provider_quicksync.metrics import measured_upload
 
+    settings = {**settings, "session_id": share["session_id"]}
     with (
         no_retry_where_hopeless(),
         QuickSyncHook(conn_id, **settings) as hook,
@@ -146,6 +152,7 @@ def _complete(conn_id: str, settings: dict[str, Any], shares: list[SentShare], s
     from airflow_provider_quicksync.client.transfer.spread import complete_shares
     from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
 
+    settings = {**settings, "session_id": shares[0]["session_id"]}
     with no_retry_where_hopeless(), QuickSyncHook(conn_id, **settings) as hook:
         return complete_shares(hook.get_conn(), list(shares), sha256=sha256)
 
@@ -153,5 +160,5 @@ def _complete(conn_id: str, settings: dict[str, Any], shares: list[SentShare], s
 def _abort(conn_id: str, settings: dict[str, Any], share: Share) -> None:
     from airflow_provider_quicksync.hooks import QuickSyncHook
 
-    with QuickSyncHook(conn_id, **settings) as hook:
+    with QuickSyncHook(conn_id, **{**settings, "session_id": share["session_id"]}) as hook:
         hook.delete_file(share["file_key"])
