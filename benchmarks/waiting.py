@@ -90,7 +90,7 @@ def measure(name: str, count: int, scale: Scale) -> dict[str, Any]:
     service = {"kind": "s3"} if name == S3 else {"kind": "quicksync", "files": count, "hub": name == REALTIME}
     with child("serve", service) as server:
         place = server.say()
-        with child("trigger", {"name": name, **place}, place["environment"]) as runner:
+        with child("trigger", {"name": name}, place["environment"]) as runner:
             figures = {"name": name, "count": count, "idle": idle(runner, scale)}
             idle_rss = figures["idle"]["rss"]
             server.ask("reset")
@@ -129,7 +129,7 @@ def measure_look(files: int, scale: Scale) -> dict[str, Any]:
     """Two who wait in a bucket of so many files."""
     with child("serve", {"kind": "quicksync", "files": files, "hub": False}) as server:
         place = server.say()
-        with child("trigger", {"name": OURS, **place}, place["environment"]) as runner:
+        with child("trigger", {"name": OURS}, place["environment"]) as runner:
             before = idle(runner, scale)
             runner.ask("start", place["keys"][:2])
             runner.ask("window", scale.start_seconds)
