@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 try:
@@ -17,7 +18,18 @@ except ImportError:  # 2.11, which has no event-driven scheduling
         BaseTrigger as BaseEventTrigger,
     )
 
-__all__ = ["BaseEventTrigger", "form_widget", "mask_secret", "task_state_store"]
+__all__ = ["BaseEventTrigger", "form_widget", "mask_secret", "renderable", "task_state_store"]
+
+
+def renderable(value: Any) -> Any:
+    """
+    A template field in which a ``pathlib.Path`` is text, also in a list.
+
+    Airflow 3.0 and 3.1 take a path's own ``resolve`` for that of an XCom, and fail where nothing is there.
+    """
+    if isinstance(value, list):
+        return [renderable(each) for each in value]
+    return str(value) if type(value) is type(Path()) else value
 
 
 def task_state_store(context: Mapping[str, Any]) -> Any:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TriggerRule, task, task_group
 
+from airflow_provider_quicksync.compat import renderable
+
 if TYPE_CHECKING:
     from airflow_provider_quicksync.client import Receipt
     from airflow_provider_quicksync.client.transfer.spread import SentShare, Share
@@ -77,7 +79,7 @@ def upload_over_workers(
         [task for task in (sent, whole, receipt) if task is not None] >> abort(shares)
         return receipt
 
-    receipt: Any = upload(source, name, session_id)
+    receipt: Any = upload(renderable(source), name, session_id)
     return receipt
 
 

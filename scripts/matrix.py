@@ -1,10 +1,10 @@
-"""The tests on every supported Airflow, and the newest on every supported Python.
+"""The tests on every supported Airflow, and between them on every supported Python.
 
 `python scripts/matrix.py [ROW ...]`, a row being an Airflow version, as in `3.0`, or one on another Python,
 as in `3.3-py3.13`. Each row has its own environment under `.venvs/`, made from its constraints file.
 
 What knows no Airflow is tested twice here, with the oldest libraries and on the newest Python; `make test`
-has the newest libraries. The other rows run what Airflow has a part in.
+has the newest libraries on the oldest Python. The other rows run what Airflow has a part in.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 UV = ROOT / ".venv" / "bin" / "uv"
 LOGS = ROOT / "build" / "matrix"
-ROWS = ["3.3", "3.2", "3.1", "3.0", "2.11", "3.3-py3.12", "3.3-py3.13"]
-WHOLE = {"3.0", "3.3-py3.13"}
+ROWS = ["3.3", "3.2", "3.1", "3.0", "2.11"]
+WHOLE = {"3.0", "3.3"}
 WITHOUT_AIRFLOW = ["tests/client", "tests/local"]
-# The Pythons each Airflow runs on, of those this package supports.
-PYTHONS = {"2.11": ["3.11", "3.12"], "3.0": ["3.11", "3.12"]}
-EVERY_PYTHON = ["3.11", "3.12", "3.13"]
+# The Pythons that this package and each Airflow support: the first that this machine has is taken.
+PYTHONS = {
+    "3.3": ["3.13", "3.12", "3.11"],
+    "3.2": ["3.12", "3.13", "3.11"],
+    "3.1": ["3.11", "3.12", "3.13"],
+    "3.0": ["3.11", "3.12"],
+    "2.11": ["3.11", "3.12"],
+}
 AT_ONCE = min(2, os.cpu_count() or 1)
 COLUMNS = "{:<10} {:<8} {:>7} {:>7} {:>8} {:>8}  {}"
 
@@ -79,7 +84,7 @@ def run(row: Row) -> Row:
     """Make the row's environment and run the tests in it."""
     start = time.monotonic()
     wanted = row.name.partition("-py")[2]
-    choices = [wanted] if wanted else PYTHONS.get(row.airflow, EVERY_PYTHON)
+    choices = [wanted] if wanted else PYTHONS[row.airflow]
     found = next(filter(None, map(interpreter, choices)), None)
     if found is None:
         row.note = f"skipped: no python{' or python'.join(choices)} on this machine"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_quicksync.compat import renderable
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -101,7 +103,7 @@ class DownloadFromQuickSyncOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.file_key = file_key
-        self.path = path
+        self.path = renderable(path)
         self.if_exists = if_exists
         self.checksum = checksum
         self.max_concurrency = max_concurrency

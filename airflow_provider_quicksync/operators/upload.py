@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
+from airflow_provider_quicksync.compat import renderable
 from airflow_provider_quicksync.links import QuickSyncFileLink, leave_link
 from airflow_provider_quicksync.triggers import QuickSyncUploadCompletionTrigger
 
@@ -80,7 +81,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.source = source
+        self.source = renderable(source)
         self.data = data
         self.name = name
         self.if_exists = if_exists

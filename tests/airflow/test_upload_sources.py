@@ -74,6 +74,12 @@ def test_one_file(upload, quicksync, folder, kind):
     assert quicksync.contents() == {"a.csv": b"a.csv"}
 
 
+def test_paths_of_python(upload, quicksync, folder):
+    upload(source=[folder / "a.csv"])
+    upload(source=folder / "*.csv", name="all/")
+    assert {"a.csv", "all/a.csv"} <= set(quicksync.contents())
+
+
 def test_an_object_storage_path(upload, quicksync, folder, memory):
     upload(source=ObjectStoragePath(f"file://{folder}/a.csv"))
     upload(source=ObjectStoragePath(f"memory://{memory}/c.txt"))
