@@ -261,14 +261,14 @@ class QuickSyncHook(BaseHook):
             to remove once the new ones are complete.
         """
         try:
-            return self._upload_sources(items, if_exists, checksum, stop, checkpoint)
+            return self._upload_sources(
+                items, if_exists, checksum, stop.attempt() if stop else None, checkpoint
+            )
         except SessionExpiredError as error:
             if self.configuration.session_mode != "create":
                 raise
             self.log.warning("%s; starting again in a new session", error)
         self.close()
-        if stop:
-            stop.restart()
         if checkpoint:
             checkpoint.entered(None)
         return self._upload_sources(items, if_exists, checksum, stop, checkpoint)

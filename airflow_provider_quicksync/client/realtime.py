@@ -134,11 +134,9 @@ async def _messages(url: str, tls: ssl.SSLContext | None) -> AsyncGenerator[dict
                         raise DamagedError("the session hub speaks another protocol")
                     yield message if accepted else None
                     accepted = True
-        except (asyncio.CancelledError, TimeoutError):
-            socket.transport.abort()  # no waiting for a goodbye
-            raise
         finally:
             pings.cancel()
+            socket.transport.abort()  # a cancel while waiting for a goodbye would leave the socket open
 
 
 async def _ping(socket: Any) -> None:

@@ -374,6 +374,22 @@ def test_the_first_failure_is_raised_not_the_stops_that_follow_from_it() -> None
     assert not stop.requested.is_set()
 
 
+def test_a_stop_reaches_every_attempt_and_a_failed_attempt_only_itself() -> None:
+    stop, interrupted = Stop(), []
+    first = stop.attempt()
+    first.halted.set()
+    second = stop.attempt()
+    inner = second.attempt()
+    second.interrupt = lambda: interrupted.append("second")
+    stop.check()
+    inner.check()
+    stop.request()
+    assert interrupted == ["second"]
+    for one in (stop, first, second, inner, stop.attempt()):
+        with pytest.raises(StoppedError, match="on request"):
+            one.check()
+
+
 def test_what_runs_beside_the_items_can_fail_too() -> None:
     def beside() -> None:
         raise DamagedError("the checksum")

@@ -345,7 +345,7 @@ async def test_a_hub_that_comes_back_does_not_shorten_what_the_service_asked_for
     waiter = waiting(key, interval=0.05)
     await asyncio.sleep(0)
     poller = polling.poller_for("quicksync_default")
-    await until(lambda: poller._failures)
+    await until(lambda: poller._not_before)
     await until(lambda: bucket.hub_connections == 1)
     bucket.drop_hub_connections()
     await until(lambda: bucket.count("negotiate") == 2)

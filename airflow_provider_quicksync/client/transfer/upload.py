@@ -188,6 +188,8 @@ class _Sending:
 
     def _go_on(self, started: Upload, tick: Callable[[], None] | None) -> None:
         """Go on with an earlier attempt's upload; start again where the service refuses that."""
+        stop = self._stop
+        self._stop = stop.attempt()
         try:
             self._send(started, tick)
         except QuickSyncError as error:
@@ -197,7 +199,7 @@ class _Sending:
             assert self._state is not None
             if self._checkpoint.taken_over():
                 raise
-            self._stop.restart()
+            self._stop = stop
             if self._is_complete(started):
                 self._finish_found(started.file_key, None)
                 return
@@ -298,9 +300,11 @@ class _Sending:
         return whole.hexdigest() if whole else None
 
     def _send_part(self, started: Upload, number: int, body: PartBody) -> None:
+        tags = self._tags
         self._bodies[number] = body
-        self._tags[number] = tag = self._client.put_part(started, number, body, stop=self._stop.halted).tag
-        if self._checkpoint and self._state:
+        tags[number] = tag = self._client.put_part(started, number, body, stop=self._stop.halted).tag
+        # A thread that hangs may come back when the upload was started again.
+        if tags is self._tags and self._checkpoint and self._state:
             self._checkpoint.sent(self._state, number, tag)
 
 

@@ -31,18 +31,24 @@ class Stop:
         self.halted = threading.Event()
         self.interrupt: Callable[[], None] = lambda: None
         """Ends what hangs in a socket; set by who opens them."""
+        self._attempts: list[Stop] = []
+
+    def attempt(self) -> Stop:
+        """A stop for work that may be done anew: it ends with this one, but this one doesn't end with it."""
+        one = Stop()
+        one.requested, one.interrupt = self.requested, self.interrupt
+        self._attempts.append(one)
+        if self.halted.is_set():
+            one.halted.set()
+        return one
 
     def request(self) -> None:
         """End the work; safe in a signal handler."""
         self.requested.set()
         self.halted.set()
         self.interrupt()
-
-    def restart(self) -> None:
-        """Go on after a failure that was dealt with; not where a stop was requested."""
-        self.halted.clear()
-        if self.requested.is_set():
-            self.halted.set()
+        for one in self._attempts:
+            one.request()
 
     def check(self) -> None:
         """:raises StoppedError: the work has to end."""
