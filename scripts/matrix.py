@@ -95,7 +95,8 @@ def run(row: Row) -> Row:
         try:
             python = environment(row, found, output)
             row.python = printed(python, "import platform; print(platform.python_version())")
-            options = ["-q", "-n", "2", "--dist", "loadfile", "-o", f"cache_dir={python.parents[1]}/pytest-cache"]
+            options = ["-q", "-n", "2", "--dist", "loadfile"]
+            options += ["-o", f"cache_dir={python.parents[1]}/pytest-cache"]
             # The newer junit family refuses the properties that a test records.
             options += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
             if row.name not in WHOLE:

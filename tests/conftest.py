@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ def run_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
       first; a DAG that a test builds doesn't have to be in the DAGs folder;
     - 3.3 parses the whole DAGs folder at each run: during a run its bundle is an empty folder;
     - what a task raised is logged and dropped by `dag.test()`: it is caught on the way, into `errors`;
-    - 3.0 to 3.2 build their API server anew for each task, in seconds: one is kept, as 3.3 does.
+    - 3.0 to 3.2 build their API server anew for each task, in seconds: one is kept, as 3.3 does;
+    - 3.0 gives a task in this process the time of its first reschedule as text: it is parsed.
 
     A deferred task's trigger runs inline, up to its first event. A task that is to be tried again, or a
     sensor that reschedules, really waits: keep `retry_delay` and `poke_interval` small.
@@ -217,6 +219,7 @@ def _catch_errors(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseExcepti
     """Note what each failing attempt of a task raised, the last one of a task winning."""
     try:
         from airflow.sdk.execution_time import supervisor
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     except ImportError:  # 2.11
         from airflow.models.taskinstance import TaskInstance
 
@@ -239,6 +242,13 @@ def _catch_errors(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseExcepti
             errors[_label(ti)] = result.error
         return result
 
+    ask_when = RuntimeTaskInstance.get_first_reschedule_date
+
+    def first_reschedule(ti: Any, context: Any) -> Any:
+        found = ask_when(ti, context)
+        return datetime.fromisoformat(found) if isinstance(found, str) else found
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_first_reschedule_date", first_reschedule)
     monkeypatch.setattr(supervisor, "run_task_in_process", run_task_noting)
     monkeypatch.setattr(supervisor, "in_process_api_server", api_server)
 

@@ -15,7 +15,7 @@ from airflow_provider_quicksync import polling
 from airflow_provider_quicksync.client import NotFoundError, RefusedError, SessionExpiredError, realtime
 from airflow_provider_quicksync.local.connection import CONNECTION_VARIABLE
 
-from .conftest import Bucket, in_loop, outcomes, until, waiting
+from .conftest import Bucket, in_loop, outcomes, poll_threads, until, waiting
 
 END = "\x1e"
 NEVER = 1000.0
@@ -380,6 +380,7 @@ class OddHub:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await until(lambda: not poll_threads(), "threads are left")  # one may be about to connect
         await self.runner.cleanup()
 
     def connection_json(self) -> str:
