@@ -28,6 +28,16 @@ def has_store() -> bool:
 needs_store = pytest.mark.skipif(not has_store(), reason="no task state store before Airflow 3.3")
 
 
+@pytest.fixture(autouse=True)
+def _no_other_tests_notes(_airflow_db: None) -> None:
+    if has_store():
+        from airflow.models.task_state_store import TaskStateStoreModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            session.query(TaskStateStoreModel).delete()
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "data.bin"
