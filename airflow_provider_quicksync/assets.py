@@ -69,26 +69,29 @@ def asset_name(uri: str) -> str:
     return unquote(urlsplit(uri).path).strip("/")
 
 
-def report(context: Any, outlets: Iterable[Any], host: str, receipts: Sequence[Mapping[str, Any]]) -> None:
+def report(
+    context: Any, outlets: Iterable[Any], host: str, receipts: Sequence[Mapping[str, Any]], *, several: bool
+) -> None:
     """
     Put receipts on the events of a task's QuickSync outlets.
 
-    An asset gets the receipt of its name; where there is none, the only receipt, or ``{"receipts": [...]}``
-    with those below its name, or all. An ``AssetAlias`` gets an asset with its receipt for each file.
+    An asset gets the receipt of its name; where there is none, the receipt of a task that uploads one file,
+    or, of one that may upload ``several``, ``{"receipts": [...]}`` with those below its name, or all. An
+    ``AssetAlias`` gets an asset with its receipt for each file.
     """
     for outlet in outlets:
         if isinstance(outlet, Asset) and outlet.uri.startswith(f"{SCHEME}://"):
-            context["outlet_events"][outlet].extra.update(_extra(asset_name(outlet.uri), receipts))
+            context["outlet_events"][outlet].extra.update(_extra(asset_name(outlet.uri), receipts, several))
         elif isinstance(outlet, AssetAlias):
             for receipt in receipts:
                 asset = create_asset(name=receipt["name"], host=host)
                 context["outlet_events"][outlet].add(asset, extra=dict(receipt))
 
 
-def _extra(name: str, receipts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _extra(name: str, receipts: Sequence[Mapping[str, Any]], several: bool) -> dict[str, Any]:
     same = [receipt for receipt in receipts if receipt["name"] == name]
     below = [receipt for receipt in receipts if receipt["name"].startswith(f"{name}/")]
-    if same or len(receipts) == 1:
+    if same or (receipts and not several):
         return dict((same or receipts)[-1])
     return {"receipts": [dict(receipt) for receipt in below or receipts]}
 

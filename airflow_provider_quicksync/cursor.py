@@ -7,6 +7,7 @@ That two of a million files have the same 8 bytes has a chance of 1 in 37 millio
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 MARK_BYTES = 8
 MARKS_A_PAGE = 4_000
+PAUSES_SECONDS = (1.0, 5.0)
+"""Between the attempts to read what was kept."""
 
 
 class SeenFiles:
@@ -33,18 +36,31 @@ class SeenFiles:
         self._marks: dict[bytes, None] = {}
         self._keys: set[str] = set()
         self._written: list[str] = []
+        self._has_warned = False
+        self.is_saved = False
+        """Whether the store has all of it."""
 
     async def load(self) -> bool:
-        """Read what was kept; whether there was anything."""
-        try:
-            while self._store is not None and (page := await self._store.aget(self._key(len(self._written)))):
-                self._written.append(page)
-                data = base64.b64decode(page)
-                marks = (data[i : i + MARK_BYTES] for i in range(0, len(data), MARK_BYTES))
-                self._marks |= dict.fromkeys(marks)
-        except Exception as error:  # whatever a state backend raises
-            self._give_up(error)
+        """Read what was kept, all or nothing; whether there was anything."""
+        for pause in (*PAUSES_SECONDS, None):
+            try:
+                await self._load()
+            except Exception as error:  # whatever a state backend raises
+                self._marks, self._written = {}, []
+                if pause is None:
+                    self._warn(error)
+                else:
+                    await asyncio.sleep(pause)
+            else:
+                break
         return bool(self._written)
+
+    async def _load(self) -> None:
+        while self._store is not None and (page := await self._store.aget(self._key(len(self._written)))):
+            self._written.append(page)
+            data = base64.b64decode(page)
+            marks = (data[i : i + MARK_BYTES] for i in range(0, len(data), MARK_BYTES))
+            self._marks |= dict.fromkeys(marks)
 
     def __contains__(self, file_key: str) -> bool:
         if file_key not in self._keys and _mark(file_key) in self._marks:
@@ -55,6 +71,7 @@ class SeenFiles:
         """Remember a file; kept by the next :meth:`save`."""
         self._keys.add(file_key)
         self._marks[_mark(file_key)] = None
+        self.is_saved = False
 
     def retain(self, file_keys: Collection[str]) -> None:
         """Forget every other file, once they are the larger part."""
@@ -62,6 +79,7 @@ class SeenFiles:
             there = {_mark(key) for key in file_keys}
             self._marks = {mark: None for mark in self._marks if mark in there}
             self._keys &= set(file_keys)
+            self.is_saved = False
 
     async def save(self) -> None:
         """Keep what is new: the pages that changed, and one at least, which says that a watcher was here."""
@@ -78,18 +96,22 @@ class SeenFiles:
                 if self._store is not None:
                     await self._store.adelete(self._key(number))
         except Exception as error:  # whatever a state backend raises
-            self._give_up(error)
-        self._written = pages
+            self._warn(error)
+            self._written = []
+        else:
+            self._written, self.is_saved = pages, True
 
     def _key(self, number: int) -> str:
         return f"{self._prefix}{number}"
 
-    def _give_up(self, error: Exception) -> None:
-        log.warning(
-            "files seen can't be kept, so files completed while the triggerer is down will be missed: %s",
-            error,
-        )
-        self._store = None
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "files seen can't be kept or read: if that doesn't change, after a restart of the triggerer"
+                " files may be missed, or fire again: %s",
+                error,
+            )
 
 
 def _mark(file_key: str) -> bytes:

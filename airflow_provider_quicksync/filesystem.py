@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_quicksync.client import QuickSyncClient, UploadOptions
+from airflow_provider_quicksync.client import QuickSyncClient, UploadOptions, UsageError
 from airflow_provider_quicksync.client import filesystem as client_filesystem
 from airflow_provider_quicksync.compat import mask_secret
 
@@ -17,7 +17,7 @@ class QuickSyncFileSystem(client_filesystem.QuickSyncFileSystem):
 
     :param conn_id: the connection, read when it is first needed; ``quicksync_default`` without one.
     :param options: of :class:`.client.filesystem.QuickSyncFileSystem`; with ``token`` or ``client`` no
-        connection is read.
+        connection is read. Otherwise what overrides the connection's, as in the hook: ``session_id``, …
     """
 
     def __init__(self, conn_id: str | None = None, **options: Any) -> None:
@@ -34,7 +34,19 @@ class QuickSyncFileSystem(client_filesystem.QuickSyncFileSystem):
     def _hook(self) -> Any:
         from airflow_provider_quicksync.hooks import QuickSyncHook
 
-        return QuickSyncHook(self.conn_id or QuickSyncHook.default_conn_name)
+        conn_id = self.conn_id or QuickSyncHook.default_conn_name
+        hook = QuickSyncHook(conn_id, **self._settings)
+        if hook.configuration.session_mode == "create":
+            raise UsageError(
+                f"connection {conn_id!r} makes a session for each task, in which nothing is yet: for"
+                " files, set session_id on the connection or in the storage options"
+            )
+        return hook
+
+    @cached_property
+    def uplink_mib_per_second(self) -> float | None:  # type: ignore[override]
+        """As the connection has it."""
+        return self._hook.configuration.settings.get("uplink_mib_per_second") if self._is_connected else None
 
     @cached_property
     def client(self) -> QuickSyncClient:

@@ -2,7 +2,8 @@
 What is transferred, as metrics of Airflow's own interface (StatsD, Datadog, OpenTelemetry, or none).
 
 Counters ``quicksync.upload.bytes``, ``.parts`` and ``.retries``, ``quicksync.download.bytes``; timers
-``quicksync.upload.seconds`` and ``quicksync.download.seconds``. What a failed attempt has moved counts too.
+``quicksync.upload.seconds`` and ``quicksync.download.seconds``. What a failed attempt has uploaded counts
+too.
 """
 
 from __future__ import annotations

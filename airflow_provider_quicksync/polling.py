@@ -434,7 +434,6 @@ def _find(client: QuickSyncClient, file_key: str | None) -> dict[str, FileInfo]:
             found = {file_key: client.get_file(file_key)}
     # What reading names needs is asked for now, as a failure to look is waited out.
     for file in found.values():
-        if file.completed:
-            client.read_name(file)
-            break
+        client.read_name(file)
+        break
     return found

@@ -145,8 +145,9 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         final = isinstance(error, AirflowFailException)
         if isinstance(error, AirflowSkipException):
             raise error
+        if self.silent_fail and not final:
+            self.log.error("%s; looking again later", error)
+            return
         if self.never_fail or (final and self.soft_fail):
             raise AirflowSkipException(f"skipped, as the sensor may not fail: {error}") from error
-        if final or not self.silent_fail:
-            raise error
-        self.log.error("%s; looking again later", error)
+        raise error

@@ -67,8 +67,7 @@ def upload_over_workers(
 
     @task(task_id="abort", multiple_outputs=False, trigger_rule=TriggerRule.ONE_FAILED)
     def abort(shares: Any) -> None:
-        if shares:  # else there was nothing to begin with
-            _abort(quicksync_conn_id, settings, shares[0])
+        _abort(quicksync_conn_id, settings, shares[0] if shares else None)
 
     @task_group(group_id=group_id)
     def upload(source: Any, name: Any, session_id: Any) -> Any:
@@ -159,8 +158,13 @@ def _complete(conn_id: str, settings: dict[str, Any], shares: list[SentShare], s
         return complete_shares(hook.get_conn(), list(shares), sha256=sha256)
 
 
-def _abort(conn_id: str, settings: dict[str, Any], share: Share) -> None:
+def _abort(conn_id: str, settings: dict[str, Any], share: Share | None) -> None:
+    """Remove what was begun, and fail: a DAG run is judged by its last tasks, which may be this one alone."""
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
     from airflow_provider_quicksync.hooks import QuickSyncHook
 
-    with QuickSyncHook(conn_id, **{**settings, "session_id": share["session_id"]}) as hook:
-        hook.delete_file(share["file_key"])
+    if share:
+        with QuickSyncHook(conn_id, **{**settings, "session_id": share["session_id"]}) as hook:
+            hook.delete_file(share["file_key"])
+    raise AirflowFailException("the upload was given up, as a task of it failed; nothing of it is left")

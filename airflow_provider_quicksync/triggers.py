@@ -105,7 +105,8 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
 
     Each file fires once. What is complete when the watching begins doesn't fire. On Airflow 3.3 and newer
     what has fired is kept in the asset's state store: a restarted triggerer goes on where it stopped. Before,
-    files completed while no triggerer runs are missed.
+    or where one trigger watches for several assets, files completed while no triggerer runs are missed. A
+    triggerer that is killed between an event and its note may fire that file again.
 
     The event is ``{"file": metadata}``.
 
@@ -167,7 +168,8 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
         from airflow_provider_quicksync.cursor import SeenFiles
         from airflow_provider_quicksync.polling import poller_for
 
-        seen = SeenFiles(getattr(self, "asset_state_store", None), json.dumps(self.serialize()))
+        scope = json.dumps([self.quicksync_conn_id, self.session_id, self.name_pattern])
+        seen = SeenFiles(getattr(self, "asset_state_store", None), scope)
         watching = await seen.load()
         async for listing in shared_stream:
             if not watching and not listing.whole:
@@ -181,7 +183,7 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
                 seen.add(file.file_key)
             if listing.whole:
                 seen.retain(listing.files.keys())
-            if new or not watching:
+            if not seen.is_saved:
                 await seen.save()
             watching = True
 

@@ -10,12 +10,10 @@ has the newest libraries on the oldest Python. The other rows run what Airflow h
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,7 +32,6 @@ PYTHONS = {
     "3.0": ["3.11", "3.12"],
     "2.11": ["3.11", "3.12"],
 }
-AT_ONCE = min(2, os.cpu_count() or 1)
 COLUMNS = "{:<10} {:<8} {:>7} {:>7} {:>8} {:>8}  {}"
 
 
@@ -62,14 +59,14 @@ class Row:
 
 
 def main(names: list[str]) -> int:
-    """Run the rows, two at a time, print a table, and return the exit status."""
+    """Run the rows, print a table, and return the exit status."""
     LOGS.mkdir(parents=True, exist_ok=True)
     rows = [Row(name) for name in names or ROWS]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for row in pool.map(run, rows):
-            print(f"{row.name}: {row.note or 'done'} ({row.seconds:.0f} s)", flush=True)
-            if row.broken:
-                print(*(LOGS / f"{row.name}.log").read_text().splitlines()[-200:], sep="\n", flush=True)
+    for row in rows:
+        run(row)
+        print(f"{row.name}: {row.note or 'done'} ({row.seconds:.0f} s)", flush=True)
+        if row.broken:
+            print(*(LOGS / f"{row.name}.log").read_text().splitlines()[-200:], sep="\n", flush=True)
     print()
     print(COLUMNS.format("Airflow", "Python", "passed", "failed", "skipped", "seconds", ""))
     print(*rows, sep="\n")
@@ -80,7 +77,7 @@ def main(names: list[str]) -> int:
     return 1 if any(row.broken for row in rows) else 0
 
 
-def run(row: Row) -> Row:
+def run(row: Row) -> None:
     """Make the row's environment and run the tests in it."""
     start = time.monotonic()
     wanted = row.name.partition("-py")[2]
@@ -88,14 +85,14 @@ def run(row: Row) -> Row:
     found = next(filter(None, map(interpreter, choices)), None)
     if found is None:
         row.note = f"skipped: no python{' or python'.join(choices)} on this machine"
-        return row
+        return
     log, report = LOGS / f"{row.name}.log", LOGS / f"{row.name}.xml"
     report.unlink(missing_ok=True)
     with log.open("w") as output:
         try:
             python = environment(row, found, output)
             row.python = printed(python, "import platform; print(platform.python_version())")
-            options = ["-q", "-n", "2", "--dist", "loadfile"]
+            options = ["-q", "-n", "3", "--dist", "loadfile"]
             options += ["-o", f"cache_dir={python.parents[1]}/pytest-cache"]
             # The newer junit family refuses the properties that a test records.
             options += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
@@ -111,7 +108,6 @@ def run(row: Row) -> Row:
         total, *others = (int(suite.get(kind)) for kind in ("tests", "failures", "errors", "skipped"))
         row.counts = {"passed": total - sum(others), "failed": sum(others[:2]), "skipped": others[2]}
     row.seconds = time.monotonic() - start
-    return row
 
 
 def environment(row: Row, interpreter: str, output) -> Path:

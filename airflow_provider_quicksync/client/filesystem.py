@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from glob import has_magic
 from typing import IO, Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback  # type: ignore[import-untyped]
@@ -81,6 +82,8 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
     root_marker = ""
     cachable = False  # two clients, or tokens, are not to be taken for the same
     blocksize = BLOCK_BYTES
+    uplink_mib_per_second: float | None = None
+    """How fast files go up, where that is known: compared with the time that the session has left."""
 
     def __init__(
         self,
@@ -259,7 +262,7 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         """The bytes of a file, or a range of them, in one request."""
         file = self.file(path)
         first, last, _ = slice(start, end).indices(file.size_bytes)
-        return b"" if first >= last > 0 else read_range(self.link(file), first, last)
+        return b"" if first >= last else read_range(self.link(file), first, last)
 
     def get_file(
         self,
@@ -340,8 +343,20 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         :raises IsADirectoryError: a folder, without ``recursive``; nothing was removed.
         """
         self.invalidate_cache()
-        paths = self.expand_path(path, recursive=recursive, maxdepth=maxdepth)
         listing = self._listing()
+        paths: list[str] = []
+        for one in self._strip_protocol(path if isinstance(path, list) else [path]):
+            # A file that is named with a * or a [ is meant itself, not what these match.
+            itself = has_magic(one) and listing.file(one)
+            paths += [one] if itself else self.expand_path(one, recursive=recursive, maxdepth=maxdepth)
+        self._remove_all(list(dict.fromkeys(paths)), listing, recursive=recursive)
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file, whatever is in its name."""
+        self.invalidate_cache()
+        self._remove_all([self._strip_protocol(path)], self._listing(), recursive=False)
+
+    def _remove_all(self, paths: list[str], listing: Listing, *, recursive: bool) -> None:
         for one in paths:
             if listing.file(one) is None and not listing.is_folder(one):
                 raise self._missing(one, listing)
@@ -352,10 +367,6 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
                 self._remove(one, listing)
         finally:
             self.invalidate_cache()
-
-    def rm_file(self, path: str) -> None:
-        """Remove a file."""
-        self.rm(path)
 
     def _remove(self, path: str, listing: Listing) -> None:
         """Delete what a path stands for, oldest first, so that a failure leaves the newest."""
@@ -381,7 +392,7 @@ class QuickSyncFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         callback.set_size(source.size_bytes)
         try:
             if use := session_use(self.client):
-                use.check(1, source.size_bytes)
+                use.check(1, source.size_bytes, uplink_mib_per_second=self.uplink_mib_per_second)
             (receipt,) = upload_many(
                 self.client, [(source, name)], options=self.upload_options, progress=_shown(callback)
             )

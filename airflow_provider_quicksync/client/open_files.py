@@ -61,7 +61,7 @@ class QuickSyncFile(AbstractBufferedFile):  # type: ignore[misc]
             self._info = fs.file(path)
             kwargs["size"] = self._info.size_bytes
             self._cached_block = lru_cache(CACHED_BLOCKS)(self._block)
-        block_size = fs.blocksize if block_size in (None, "default", -1) else block_size
+        block_size = fs.blocksize if block_size in (None, "default", -1, 0) else block_size
         super().__init__(fs, path, mode, block_size, cache_type=cache_type, **kwargs)
 
     @property
@@ -88,6 +88,10 @@ class QuickSyncFile(AbstractBufferedFile):  # type: ignore[misc]
         if kind is not None:
             self.abandon()
         self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            self.abandon()  # nobody said that it is whole
 
     # Reading
 
@@ -173,14 +177,17 @@ class CompressedFile(io.BufferedIOBase):
 
     def abandon(self) -> None:
         """Close both without sending anything."""
-        super().close()
-        self._compressor.close()
         self._file.abandon()
+        super().close()
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is not None:
             self.abandon()
         self.close()
+
+    def __del__(self) -> None:
+        if not self.closed:
+            self.abandon()
 
 
 class TextFile(io.TextIOWrapper):
@@ -188,9 +195,19 @@ class TextFile(io.TextIOWrapper):
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is not None and self.writable():
-            self.detach().abandon()  # type: ignore[attr-defined]
+            self._abandon()
         else:
             self.close()
+
+    def __del__(self) -> None:
+        if not self.closed and self.writable():
+            self._abandon()
+
+    def _abandon(self) -> None:
+        file: Any = self.buffer
+        file.abandon()
+        with suppress(ValueError):  # the text that is left has nowhere to go
+            self.detach()
 
 
 def read_range(link: Link, start: int, end: int) -> bytes:

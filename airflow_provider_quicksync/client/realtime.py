@@ -30,6 +30,8 @@ T = TypeVar("T")
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 30.0
 """A server that sends nothing, not even a ping, for so long is gone. Both are SignalR's own defaults."""
+GOODBYE_SECONDS = 1.0
+"""How long the end of a connection is waited for: who waits for files waits for it too."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _MOST_MESSAGE_BYTES = 1 << 20
 _REFUSED = (401, 403)
@@ -119,11 +121,17 @@ async def _messages(url: str, tls: ssl.SSLContext | None) -> AsyncGenerator[dict
     # A logger of its own, without a parent: websockets logs the URL, and with it the token.
     silent = logging.Logger("quicksync-hub", logging.CRITICAL + 1)  # noqa: LOG001
     async with connect(
-        url, ssl=tls, ping_interval=None, max_size=_MOST_MESSAGE_BYTES, logger=silent, user_agent_header=None
+        url,
+        ssl=tls,
+        ping_interval=None,
+        close_timeout=GOODBYE_SECONDS,
+        max_size=_MOST_MESSAGE_BYTES,
+        logger=silent,
+        user_agent_header=None,
     ) as socket:
-        await socket.send(_record({"protocol": "json", "version": 1}))
         pings = asyncio.create_task(_ping(socket))
         try:
+            await socket.send(_record({"protocol": "json", "version": 1}))
             accepted = False
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):

@@ -236,7 +236,8 @@ class UploadToQuickSyncOperator(BaseOperator):
             receipt["completed"] = receipt["completed"] or self.wait_for_completion or bool(older)
         host = asset_host(hook.get_conn().base_url)
         self._lineage = host, receipts
-        report(context, self.outlets, host, receipts)
+        is_list = self.data is None and several(self.source)
+        report(context, self.outlets, host, receipts, several=is_list)
         if receipts:
             leave_link(context, hook.configuration.settings, receipts[-1])
-        return receipts if self.data is None and several(self.source) else receipts[0]
+        return receipts if is_list else receipts[0]

@@ -7,8 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, ObjectStoragePath
 
 from airflow_provider_quicksync.client import UsageError
 from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
@@ -80,6 +81,14 @@ class TestExample:
         assert result.xcoms["close_session"] == {"session_id": created["session_id"], "deleted": True}
         assert others(quicksync) == []
         assert quicksync.files() == []
+
+    def test_its_upload_may_outlive_the_bearers(self, quicksync, wallet, run_dag):
+        quicksync.configure(complete_after_polls=1, token_seconds=3)
+        quicksync.fail("put_part", delay_seconds=4, times=3)
+        result = run_dag(EXAMPLE)
+        assert states(result) == {}, result
+        assert quicksync.calls.count("initiate") == 3
+        assert others(quicksync) == []
 
     def test_it_is_closed_when_the_upload_fails(self, quicksync, wallet, run_dag):
         quicksync.fail("put_part", status=422, times=None)
@@ -243,6 +252,16 @@ class TestSessionId:
             at = result.xcoms["up.complete"]["session_id"]
             assert (at == session) == bool(named)
         assert set(others(quicksync)) == {session, at}
+
+    def test_paths_are_in_it(self, quicksync, session, wallet):
+        url = "quicksync://quicksync_default@/a.csv"
+        with pytest.raises(UsageError, match="set session_id on the connection or in the storage options"):
+            ObjectStoragePath(url).exists()
+        with fsspec.open(url, "w", session_id=session) as file:
+            file.write("abc")
+        wallet(session_id=session)
+        assert ObjectStoragePath(url).read_text() == "abc"
+        assert "create_session" not in quicksync.calls
 
     def test_it_is_templated(self, quicksync, session, run_task):
         ran = run_task(

@@ -63,11 +63,22 @@ def test_more_workers_than_parts_and_no_checksum(run_dag: Any, small_parts: Any,
     assert "archive.send[10]" not in result.states
 
 
+def test_a_run_of_nothing_else_fails_with_it(run_dag: Any, small_parts: Any, tmp_path: Path) -> None:
+    from airflow.providers.common.compat.sdk import DAG
+
+    for call in ("put_part", "initiate"):
+        small_parts.fail(call, status=403, times=None)
+        with DAG("alone", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None) as dag:
+            upload_over_workers("archive", source=str(write(tmp_path)), part_size_mib=PART_MIB, workers=2)
+        assert run_dag(dag).state == "failed"
+        assert small_parts.files() == []
+
+
 def test_a_failure_of_one_range_removes_the_upload(run_dag: Any, small_parts: Any, tmp_path: Path) -> None:
     small_parts.fail("put_part", status=403, part_number=5, times=None)
     result = run_dag(dag_for(str(write(tmp_path)), workers=2))
     assert result.state == "failed"
-    assert result.states["archive.abort"] == "success"
+    assert result.states["archive.abort"] == "failed"
     assert result.states["archive.complete"] == "upstream_failed"
     assert small_parts.files() == []
 
@@ -107,5 +118,5 @@ def test_an_upload_that_can_not_be_begun_leaves_nothing_to_remove(
     small_parts.fail("initiate", status=403, times=None)
     result = run_dag(dag_for(str(write(tmp_path)), workers=2))
     assert result.state == "failed"
-    assert result.states["archive.abort"] == "success", result.errors
+    assert result.states["archive.abort"] == "failed", result.errors
     assert small_parts.files() == []

@@ -240,6 +240,14 @@ def test_a_link_that_was_born_expired_is_renewed(
     assert calls(server) == {"get_file": 1, "get_download_url": 2, "download": 2}
 
 
+def test_a_link_that_was_born_expired_is_renewed_for_ranges_too(
+    client: QuickSyncClient, server: LocalQuickSync, large_key: str, tmp_path: Path
+) -> None:
+    server.fail("get_download_url", link_seconds=0)
+    download(client, client.get_file(large_key), str(tmp_path / "f"), options=OPTIONS)
+    assert calls(server)["get_download_url"] == 2
+
+
 def test_links_that_never_work_end_it(
     client: QuickSyncClient, server: LocalQuickSync, small_key: str, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import gzip
 import io
 import os
@@ -497,3 +498,42 @@ def test_a_filesystem_of_a_token(server, stored_path):
     assert twin.client.base_url == server.url
     fs.client.close()
     twin.client.close()
+
+
+# Names that look like patterns
+
+
+def test_removing_a_name_like_a_pattern_removes_nothing_else(fs, put):
+    for name in ("a1.csv", "a?.csv", "a[1].csv"):
+        put(name)
+    fs.rm("a?.csv")
+    assert fs.ls("", detail=False) == ["a1.csv", "a[1].csv"]
+    fs.rm_file("a[1].csv")
+    assert fs.ls("", detail=False) == ["a1.csv"]
+    with pytest.raises(FileNotFoundError):
+        fs.rm_file("a*.csv")
+    fs.rm("a*.csv")
+    assert fs.ls("", detail=False) == []
+
+
+# What is written, and never closed
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "data"), [("a", "wb", b"half"), ("a", "w", "half"), ("a.gz", "wb", b"half")]
+)
+def test_what_was_never_closed_is_not_sent(fs, name, mode, data):
+    file = fs.open(name, mode, compression="infer")
+    file.write(data)
+    del file
+    gc.collect()
+    assert fs.ls("", detail=False) == []
+
+
+def test_ranges_of_nothing(fs, put):
+    put("a", b"abc")
+    put("empty", b"")
+    assert [fs.cat_file("a", *ends) for ends in ((0, 0), (5, 0), (0, -10))] == [b""] * 3
+    assert fs.cat_file("empty") == b""
+    with fs.open("a", "rb", block_size=0) as file:
+        assert file.read() == b"abc"

@@ -405,7 +405,7 @@ def test_progress_counts_each_byte_once(
     client: QuickSyncClient, server: LocalQuickSync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_module, "PROGRESS_SECONDS", 0)
-    server.fail("put_part", cut="answer", times=3)
+    server.fail("put_part", cut="answer", times=2)  # which may meet one part
     server.fail("put_part", part_number=8, delay_seconds=0.5)
     seen: list[tuple[int, int]] = []
     upload(

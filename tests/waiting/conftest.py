@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quicksync import polling
+from airflow_provider_quicksync import cursor, polling
 from airflow_provider_quicksync.client import realtime
 from airflow_provider_quicksync.local import LocalQuickSync
 from airflow_provider_quicksync.local.connection import CONNECTION_VARIABLE
@@ -91,6 +91,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "SHORTEST_SECONDS", 0.01)
     monkeypatch.setattr(realtime, "FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(realtime, "LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(cursor, "PAUSES_SECONDS", (0.0,))
 
 
 @pytest.fixture(autouse=True)

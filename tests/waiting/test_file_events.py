@@ -172,7 +172,46 @@ def test_watchers_of_one_connection_share_one_poll(quicksync_local: Any) -> None
     asyncio.run(scenario())
 
 
-def test_a_store_that_fails_is_given_up_and_the_watching_goes_on(
+def test_a_store_that_fails_for_a_while_has_everything_in_the_end() -> None:
+    class Shaky(AssetState):
+        broken = False
+
+        async def aget(self, key: str, default: Any = None) -> Any:
+            if self.broken:
+                raise RuntimeError("no")
+            return await super().aget(key, default)
+
+        async def aset(self, key: str, value: Any) -> None:
+            if self.broken:
+                raise RuntimeError("no")
+            await super().aset(key, value)
+
+    async def scenario() -> None:
+        store = Shaky()
+        seen = SeenFiles(store, "scope")
+        assert not await seen.load()
+        seen.add("a")
+        await seen.save()
+        store.broken = True
+        seen.add("b")
+        await seen.save()
+        assert not seen.is_saved
+        store.broken = False
+        await seen.save()
+        assert seen.is_saved
+        again = SeenFiles(store, "scope")
+        assert await again.load()
+        assert "a" in again
+        assert "b" in again
+        store.broken = True
+        blind = SeenFiles(store, "scope")
+        assert not await blind.load()
+        assert "a" not in blind
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_fails_is_not_in_the_way_of_the_watching(
     quicksync_local: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(AssetState):

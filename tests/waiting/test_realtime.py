@@ -143,7 +143,8 @@ async def test_an_event_during_a_look_is_not_undone_by_it(bucket):
 async def test_what_happens_between_the_first_look_and_the_connection_is_not_missed(bucket):
     (key,) = bucket.pending()
     bucket.silence_hub()
-    bucket.fail("get_file", stall_seconds=1)  # and meanwhile the hub is connected
+    bucket.fail("get_file", stall_seconds=1)
+    bucket.fail("negotiate", delay_seconds=0.3)  # so that the hub is connected meanwhile
     waiter = waiting(key, interval=0.05)
     await until(lambda: bucket.count("get_file") == 1)
     bucket.complete(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 
@@ -26,6 +26,8 @@ from airflow_provider_quicksync.client.transfer.window import Stop
 
 if TYPE_CHECKING:
     from airflow_provider_quicksync.client.api import QuickSyncClient
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 1 << 20
 
@@ -44,11 +46,11 @@ class Link:
     def serves_ranges(self) -> bool:
         """Ask for one byte: whether that is what comes."""
 
-        def attempt() -> bool:
-            with self._client.open_link(self._url, what=self._what, start=0, end=1) as response:
+        def probe(url: str) -> bool:
+            with self._client.open_link(url, what=self._what, start=0, end=1) as response:
                 return response.status_code == HTTPStatus.PARTIAL_CONTENT
 
-        return self._client.retry.run(attempt, stop=self._stop.halted)
+        return self._client.retry.run(lambda: self._renewing(probe), stop=self._stop.halted)
 
     def fetch(self, start: int, end: int, write: Callable[[memoryview], object]) -> None:
         """
@@ -68,17 +70,20 @@ class Link:
         while True:
             before = position
             try:
-                self._client.retry.run(lambda: self._attempt(position, end, take), stop=self._stop.halted)
+                self._client.retry.run(
+                    lambda: self._renewing(lambda url: self._read(url, position, end, take)),
+                    stop=self._stop.halted,
+                )
                 return
             except UnreachableError:
                 if position - before < CHUNK_BYTES:
                     raise
 
-    def _attempt(self, start: int, end: int, write: Callable[[memoryview], None]) -> None:
-        """Read what is missing, through a new link where the one in use has expired."""
+    def _renewing(self, read: Callable[[str], T]) -> T:
+        """Read through the link, or through a new one where it has expired."""
         url = self._url
         try:
-            self._read(url, start, end, write)
+            return read(url)
         except (RefusedError, NotFoundError, UsageError) as error:
             if error.status is None:
                 raise
@@ -89,7 +94,7 @@ class Link:
             with self._lock:
                 if url == self._url:
                     self._url = self._client.get_download_url(self._file.file_key)
-            self._read(self._url, start, end, write)
+            return read(self._url)
 
     def _read(self, url: str, start: int, end: int, write: Callable[[memoryview], None]) -> None:
         size = self._file.size_bytes

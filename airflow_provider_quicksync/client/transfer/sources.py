@@ -40,6 +40,9 @@ REMOTE_BLOCK_BYTES = 4 << 20
 """What one range request to another store asks for."""
 
 
+_CONTENT_MARKS = ("ETag", "etag", "file_key", "mtime", "LastModified", "updated")
+
+
 class Source(Protocol):
     """
     Bytes of a known size.
@@ -212,11 +215,9 @@ class RemoteSource:
         return len(block)
 
     def current_fingerprint(self) -> str:
-        """Size, and the store's own mark of this content (ETag, or time of change)."""
+        """Size, and the store's own mark of this content (ETag, file key, or time of change)."""
         info = self._info()
-        mark = next(
-            (info[k] for k in ("ETag", "etag", "mtime", "LastModified", "updated") if info.get(k)), ""
-        )
+        mark = next((info[key] for key in _CONTENT_MARKS if info.get(key)), "")
         return f"{info['size']}-{mark}"
 
     def close(self) -> None:
