@@ -177,6 +177,8 @@ class CompressedFile(io.BufferedIOBase):
 
     def abandon(self) -> None:
         """Close both without sending anything."""
+        with suppress(OSError, ValueError):  # a full disk, again
+            self._compressor.close()
         self._file.abandon()
         super().close()
 
