@@ -7,6 +7,7 @@ Nothing here imports Airflow at the top: tests of the client and of the local se
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import json
 import os
@@ -50,6 +51,12 @@ def _own_airflow() -> Path:
 
 
 AIRFLOW_HOME = _own_airflow()
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's sight: tests collect often, and Airflow is large."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

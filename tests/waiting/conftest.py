@@ -27,6 +27,9 @@ FAR_AWAY = time.time() + 1e6
 class Bucket(LocalQuickSync):
     """A local QuickSync with files that were uploaded, and are completed by hand."""
 
+    looking = 0
+    """How many pollers look at this moment, from before the request until its answer has been judged."""
+
     def pending(self, count: int = 1, *, name: str = "file") -> list[str]:
         """Put files there that aren't completed; return their keys."""
         keys = [secrets.token_hex(8) for _ in range(count)]
@@ -72,7 +75,17 @@ class Bucket(LocalQuickSync):
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A bucket that `quicksync_default` points to."""
+    look = polling.Poller._look
+
+    async def counted(poller: polling.Poller, *arguments: Any) -> Any:
+        started.looking += 1
+        try:
+            return await look(poller, *arguments)
+        finally:
+            started.looking -= 1
+
     with Bucket(hub_ping_seconds=0.05) as started:
+        monkeypatch.setattr(polling.Poller, "_look", counted)
         monkeypatch.setenv(CONNECTION_VARIABLE, started.connection_json())
         yield started
 

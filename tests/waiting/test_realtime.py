@@ -27,7 +27,8 @@ async def listening(bucket: Bucket, count: int = 1) -> None:
     poller = polling.poller_for("quicksync_default")
 
     def settled() -> bool:
-        return poller._live and poller._due > time.monotonic() + polling.SAFETY_SECONDS / 2
+        later = time.monotonic() + polling.SAFETY_SECONDS / 2
+        return poller._live and poller._due > later and not bucket.looking
 
     await until(lambda: bucket.hub_connections == count and settled())
 
