@@ -38,7 +38,7 @@ types: $(READY) ## mypy
 	@$(VENV)/bin/mypy
 
 unit: $(READY) ## pytest with coverage; ARGS="tests/client -k name" for less
-	@$(RUN) -m pytest -n 3 --dist loadfile --cov --cov-report=term $(ARGS)
+	@$(RUN) -m pytest -n 4 --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-matrix: $(READY) ## the tests on each supported Airflow and Python; ROWS="3.0 3.3-py3.13" for some
 	@$(RUN) scripts/matrix.py $(ROWS)

@@ -4,7 +4,8 @@
 as in `3.3-py3.13`. Each row has its own environment under `.venvs/`, made from its constraints file.
 
 What knows no Airflow is tested twice here, with the oldest libraries and on the newest Python; `make test`
-has the newest libraries on the oldest Python. The other rows run what Airflow has a part in.
+has the newest libraries on the oldest Python. The other rows run what Airflow has a part in. That the
+benchmarks run is for `make test` alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LOGS = ROOT / "build" / "matrix"
 ROWS = ["3.3", "3.2", "3.1", "3.0", "2.11"]
 WHOLE = {"3.0", "3.3"}
 WITHOUT_AIRFLOW = ["tests/client", "tests/local"]
+ONCE = ["tests/benchmarks"]
 # The Pythons that this package and each Airflow support: the first that this machine has is taken.
 PYTHONS = {
     "3.3": ["3.13", "3.12", "3.11"],
@@ -92,12 +94,12 @@ def run(row: Row) -> None:
         try:
             python = environment(row, found, output)
             row.python = printed(python, "import platform; print(platform.python_version())")
-            options = ["-q", "-n", "3", "--dist", "loadfile"]
+            options = ["-q", "-n", "4", "--dist", "loadfile"]
             options += ["-o", f"cache_dir={python.parents[1]}/pytest-cache"]
             # The newer junit family refuses the properties that a test records.
             options += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
-            if row.name not in WHOLE:
-                options += [f"--ignore={folder}" for folder in WITHOUT_AIRFLOW]
+            left_out = ONCE if row.name in WHOLE else ONCE + WITHOUT_AIRFLOW
+            options += [f"--ignore={folder}" for folder in left_out]
             call([python, "-m", "pytest", *options], output)
         except subprocess.CalledProcessError as error:
             # 1 is "some tests failed", which the report counts; anything else ended before that.
