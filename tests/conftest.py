@@ -54,7 +54,7 @@ AIRFLOW_HOME = _own_airflow()
 
 
 def pytest_collection_finish() -> None:
-    """Take what was imported out of the garbage collector's sight: tests collect often, and Airflow is large."""
+    """Hide what was imported from the garbage collector: tests collect often, and Airflow is large."""
     gc.collect()
     gc.freeze()
 
