@@ -41,7 +41,7 @@ from airflow_provider_quicksync.hooks import configure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-W = TypeVar("W")
+W = TypeVar("W", "_Waiter", "_Subscriber")
 
 GATHER_SECONDS = 0.5
 """A look that a new waiter asks for waits so long for others that start with it."""
@@ -84,7 +84,7 @@ class Listing(NamedTuple):
     whole: bool
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiter:
     """Somebody who waits for files to be complete."""
 
@@ -132,7 +132,7 @@ class _Waiter:
             self.answer.set_exception(error)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Subscriber:
     """Somebody who wants every file as it is found."""
 
@@ -161,7 +161,7 @@ class Poller:
         self._due = self._looked_at = float("inf")
         self._not_before = 0.0
         self._failures = 0
-        self._live = False
+        self._live = self._cancelled = False
 
     async def wait_for(
         self, file_keys: Sequence[str], interval: float, longest_interval: float | None = None
@@ -179,17 +179,18 @@ class Poller:
         for key in waiter.keys:
             self._by_key[key].add(waiter)
         try:
-            async with self._joined(waiter, self._waiters):
-                if all(key in self._files for key in waiter.keys):
-                    waiter.judge(self._files)
-                else:
-                    self._look_soon(interval)
-                return await self.named(await answer)
+            self._join(waiter, self._waiters)
+            if all(key in self._files for key in waiter.keys):
+                waiter.judge(self._files)
+            else:
+                self._look_soon(interval)
+            return await self.named(await answer)
         finally:
             for key in waiter.keys:
                 self._by_key[key].discard(waiter)
                 if not self._by_key[key]:
                     del self._by_key[key]
+            await self._leave(waiter, self._waiters)
 
     async def named(self, files: Sequence[FileInfo]) -> list[FileInfo]:
         """The files with their readable names; while somebody waits."""
@@ -201,28 +202,29 @@ class Poller:
     async def listings(self, interval: float) -> AsyncGenerator[Listing]:
         """The session's files after every look, and between looks those that the hub tells of."""
         subscriber = _Subscriber(interval, asyncio.Queue())
-        async with self._joined(subscriber, self._subscribers):
+        try:
+            self._join(subscriber, self._subscribers)
             self._look_soon(interval)
             while True:
                 found = await subscriber.found.get()
                 if isinstance(found, Exception):
                     raise found
                 yield found
+        finally:
+            await self._leave(subscriber, self._subscribers)
 
-    @contextlib.asynccontextmanager
-    async def _joined(self, who: W, others: set[W]) -> AsyncIterator[None]:
+    def _join(self, who: W, others: set[W]) -> None:
         others.add(who)
         if self._task is None:
             # In a context of its own: what it logs is nothing for the log of the task that came first.
             name, context = f"quicksync-poll-{self._conn_id}", contextvars.Context()
             self._task = asyncio.create_task(self._run(), name=name, context=context)
-        self._bring_forward(self._looked_at + self._interval())
-        try:
-            yield
-        finally:
-            others.discard(who)
-            if not self._everybody:
-                await self._end()
+        self._bring_forward(self._looked_at + self._interval(who.interval))
+
+    async def _leave(self, who: W, others: set[W]) -> None:
+        others.discard(who)
+        if not self._waiters and not self._subscribers:
+            await self._end()
 
     @property
     def _everybody(self) -> list[_Waiter | _Subscriber]:
@@ -233,11 +235,17 @@ class Poller:
         self._on_end()
         try:
             if self._task is not None:
-                if not self._task.cancelling():  # a second time would cut its cleaning up short
-                    self._task.cancel()
+                self._cancel()
                 await asyncio.wait([self._task])
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _cancel(self) -> None:
+        # Once: a second time would cut its cleaning up short. `Task.cancelling` doesn't tell: it counts the
+        # end of a pause too.
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
 
     async def _run(self) -> None:
         try:
@@ -289,9 +297,9 @@ class Poller:
         """The shortest interval that anybody wishes."""
         return max(SHORTEST_SECONDS, min((who.interval for who in self._everybody), default=SAFETY_SECONDS))
 
-    def _interval(self) -> float:
+    def _interval(self, wished: float) -> float:
         """The interval now: longer while the hub tells what happens."""
-        return max(self._wished(), SAFETY_SECONDS) if self._live else self._wished()
+        return max(wished, SAFETY_SECONDS if self._live else SHORTEST_SECONDS)
 
     def _look_soon(self, interval: float) -> None:
         """Look before the interval is over, but not once for each of many that start together."""
@@ -354,7 +362,9 @@ class Poller:
         for subscriber in self._subscribers:
             subscriber.found.put_nowait(Listing(files, whole=True))
         # From now, and not from when it began: a slow service isn't asked without a pause.
-        self._set_due(min(self._due, time.monotonic() + self._interval() * random.uniform(1.0, 1.1)))
+        self._set_due(
+            min(self._due, time.monotonic() + self._interval(self._wished()) * random.uniform(1.0, 1.1))
+        )
         return None
 
     def _pause(self, error: QuickSyncError) -> None:
@@ -420,8 +430,7 @@ class Poller:
     def _ended(self, how: str) -> None:
         """The session is over, and what it held is gone."""
         self._fail(SessionExpiredError(f"the session has ended ({how}): upload again in another session"))
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel()
 
 
 def _find(client: QuickSyncClient, file_key: str | None) -> dict[str, FileInfo]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from airflow_provider_quicksync.compat import BaseEventTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable
+    from types import ModuleType
 
     from airflow_provider_quicksync.polling import Listing
 
@@ -189,8 +191,13 @@ class QuickSyncFileEventTrigger(BaseEventTrigger):
 
 
 async def _import_polling() -> None:
-    """In a thread, as it takes long the first time, and the event loop is everybody's."""
-    await asyncio.to_thread(import_module, "airflow_provider_quicksync.polling")
+    """In a thread, as it takes long, and the event loop is everybody's; once for all who start together."""
+    await asyncio.shield(_polling(asyncio.get_running_loop()))
+
+
+@lru_cache(maxsize=1)
+def _polling(loop: asyncio.AbstractEventLoop) -> asyncio.Future[ModuleType]:
+    return loop.run_in_executor(None, import_module, "airflow_provider_quicksync.polling")
 
 
 def _listings(conn_id: str, session_id: str | None, interval: float) -> AsyncGenerator[Listing]:

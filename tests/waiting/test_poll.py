@@ -22,7 +22,7 @@ from airflow_provider_quicksync.client.names import QS_SHARE, name_cipher
 from airflow_provider_quicksync.connection import Configuration
 from airflow_provider_quicksync.local.connection import CONNECTION_VARIABLE
 
-from .conftest import Bucket, in_loop, looked, outcomes, poll_threads, until, waiting
+from .conftest import DEADLINE_SECONDS, Bucket, in_loop, looked, outcomes, poll_threads, until, waiting
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 
@@ -583,6 +583,25 @@ async def test_the_loop_is_not_blocked_by_a_slow_answer(bucket):
     assert max(later - earlier for earlier, later in pairwise(ticks)) < 1.0
     bucket.complete(*keys)
     await outcomes(waiters)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@in_loop
+async def test_a_cancel_that_comes_together_with_the_end_of_a_pause(bucket, turns):
+    waiter, loop = waiting(*bucket.pending(), interval=0.3), asyncio.get_running_loop()
+    await until(lambda: bucket.count() >= 1 and not bucket.looking)
+    pause = polling.poller_for("quicksync_default")._due - time.monotonic()
+
+    def cancel(turns: int) -> None:
+        if turns > 0:
+            loop.call_soon(cancel, turns - 1)
+        else:
+            waiter.cancel()
+
+    cancel(turns)
+    time.sleep(pause + 0.01)  # noqa: ASYNC251 - the pause ends before the loop turns again
+    await asyncio.wait([waiter], timeout=DEADLINE_SECONDS)
+    assert waiter.cancelled()
 
 
 @pytest.mark.parametrize("turns", range(4))
