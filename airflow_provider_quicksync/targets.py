@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -191,11 +192,39 @@ class Target:
             ) from None
 
     def _put(self, staged: str, size_bytes: int) -> None:
-        """Put a file that was checked into the other store, and see that it is there as a whole."""
-        remote = self.remote
-        remote.parent.mkdir(parents=True, exist_ok=True)
-        remote.fs.put_file(staged, remote.path)
+        """Put a file that was checked into the other store: there as a whole, or not under this name."""
+        fs, path = self.remote.fs, self.remote.path
+        self.remote.parent.mkdir(parents=True, exist_ok=True)
+        if not _renames(fs):
+            fs.put_file(staged, path)
+        else:
+            part = f"{path}.{secrets.token_hex(4)}.part"
+            try:
+                fs.put_file(staged, part)
+                _check_arrived(self, fs.size(part), size_bytes)
+                try:
+                    fs.mv(part, path)
+                except OSError:  # SMB and some FTP servers rename to no name that is taken
+                    fs.rm_file(path)
+                    fs.mv(part, path)
+            except BaseException:
+                with suppress(Exception):
+                    fs.rm_file(part)
+                raise
         with suppress(AttributeError, NotImplementedError):
-            remote.fs.invalidate_cache(remote.fs._parent(remote.path))
-        if (found := self.size_bytes()) != size_bytes:
-            raise DamagedError(f"download target {self}: {found} of {size_bytes:,} bytes arrived there")
+            fs.invalidate_cache(fs._parent(path))
+        _check_arrived(self, self.size_bytes(), size_bytes)
+
+
+def _renames(fs: Any) -> bool:
+    """Whether it is a file server, that renames and shows half a file, and not an object store."""
+    from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
+
+    from airflow_provider_quicksync.client.filesystem import QuickSyncFileSystem
+
+    return type(fs).mv not in (AbstractFileSystem.mv, QuickSyncFileSystem.mv)
+
+
+def _check_arrived(target: Target, found: int | None, size_bytes: int) -> None:
+    if found != size_bytes:
+        raise DamagedError(f"download target {target}: {found} of {size_bytes:,} bytes arrived there")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.dirfs import DirFileSystem
 
 from airflow_provider_quicksync.operators import (
     DownloadFromQuickSyncOperator,
@@ -49,17 +51,32 @@ def receipt(run_task, quicksync):
     return run_task(UploadToQuickSyncOperator, data=DATA, name="reports/a.bin").result
 
 
-@pytest.fixture
-def memory():
-    """A folder in fsspec's memory filesystem, another store as far as Airflow knows."""
+def attach(protocol, fs):
     try:
         from airflow.sdk.io import attach
     except ImportError:  # 2.11
         from airflow.io.store import attach
+    return attach(protocol=protocol, fs=fs)
+
+
+@pytest.fixture
+def memory():
+    """A folder in fsspec's memory filesystem, another store as far as Airflow knows."""
     fs = fsspec.filesystem("memory")
-    attach(protocol="memory", fs=fs)
+    attach("memory", fs)
     yield "memory://restored"
     fs.store.clear()
+
+
+@pytest.fixture
+def renaming(tmp_path, memory, monkeypatch):
+    """The folder of a store that renames, as SFTP does, in the place of fsspec's memory; a file is there."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"older")
+    store = DirFileSystem(path=str(folder), fs=fsspec.filesystem("file"))
+    monkeypatch.setattr(attach("memory", None), "fs", store)
+    return folder
 
 
 # Listing
@@ -137,6 +154,36 @@ def test_another_store(fetch, receipt, tmp_path, quicksync, memory, form):
     assert ObjectStoragePath(f"{memory}/day/a.bin").read_bytes() == DATA
     done = fetch(file_key=[receipt], path=form("quicksync://quicksync_default@/copies"))
     assert quicksync.contents()["copies/reports/a.bin"] == DATA
+
+
+@pytest.mark.parametrize("overwrites", [True, False])
+def test_a_store_that_renames(fetch, receipt, renaming, monkeypatch, overwrites):
+    rename = DirFileSystem.mv
+
+    def refusing(fs, old, new, **options):
+        if fs.exists(new):
+            raise FileExistsError(new)
+        rename(fs, old, new, **options)
+
+    if not overwrites:
+        monkeypatch.setattr(DirFileSystem, "mv", refusing)
+    for name in ("a.bin", "b.bin"):
+        fetch(file_key=receipt, path=f"memory://{name}")
+        assert (renaming / name).read_bytes() == DATA
+    assert sorted(path.name for path in renaming.rglob("*")) == ["a.bin", "b.bin"]
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_store_that_renames_never_shows_half_a_file(refused, receipt, renaming, monkeypatch, noticed):
+    def half(fs, source, target, **options):
+        Path(fs._join(target)).write_bytes(Path(source).read_bytes()[:3])
+        if noticed:
+            raise ConnectionResetError("cut")
+
+    monkeypatch.setattr(DirFileSystem, "put_file", half)
+    ran = refused(file_key=receipt, path="memory://a.bin")
+    assert ("cut" if noticed else f"3 of {len(DATA):,} bytes arrived") in ran.said
+    assert (renaming / "a.bin").read_bytes() == b"older"
 
 
 def test_a_large_file_in_ranges(fetch, quicksync, tmp_path):
