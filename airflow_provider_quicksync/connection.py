@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast, get_args
 
@@ -19,6 +20,7 @@ from airflow_provider_quicksync.client import (
     HttpOptions,
     JoinedSession,
     NameCipher,
+    NotFoundError,
     QuickSyncClient,
     RetryPolicy,
     ServiceLimits,
@@ -124,6 +126,20 @@ class Configuration:
             return self._client(on_token)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from None
+
+    def check_session(self, client: QuickSyncClient) -> None:
+        """:raises UsageError: the token is of another session than the one that was named beside it."""
+        if self.names_session and self.session_mode == "token":
+            with suppress(NotFoundError):  # the service tells none
+                client.current_session()
+
+    def check_may_hold_files(self) -> None:
+        """:raises UsageError: every task makes a session of its own, in which nothing is yet."""
+        if self.session_mode == "create":
+            raise UsageError(
+                f"{self.where} makes a new session for each task, in which nothing is yet: name the one"
+                " of the files, as in session_id=upload.output"
+            )
 
     def session_api(self) -> SessionApi:
         """

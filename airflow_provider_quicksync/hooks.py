@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +119,24 @@ class QuickSyncHook(BaseHook):
         :raises UsageError: the connection's token is of another session than the one that was named.
         """
         if self._client is None:
-            configuration = self.configuration
-            self._client = configuration.client(on_token=mask_secret)
-            if configuration.names_session and configuration.session_mode == "token":
-                with suppress(NotFoundError):  # the service tells none
-                    self._client.current_session()
+            client = self.configuration.client(on_token=mask_secret)
+            try:
+                self.configuration.check_session(client)
+            except BaseException:
+                client.close()
+                raise
+            self._client = client
         return self._client
+
+    def _get_conn_to_files(self) -> QuickSyncClient:
+        """
+        The client, in a session that may hold files.
+
+        :raises UsageError: the connection would make a new one.
+        """
+        if self._client is None or self._client.credentials.session_id is None:
+            self.configuration.check_may_hold_files()
+        return self.get_conn()
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -368,7 +380,7 @@ class QuickSyncHook(BaseHook):
 
     def list_files(self) -> list[FileInfo]:
         """Every file of the session, unfinished ones too."""
-        return self.get_conn().list_files()
+        return self._get_conn_to_files().list_files()
 
     def find_files(self, name: str) -> list[FileInfo]:
         """The files with this name, oldest first as the service lists them; names may repeat."""
@@ -376,7 +388,7 @@ class QuickSyncHook(BaseHook):
 
     def get_file(self, file_key: FileKeys) -> FileInfo:
         """What the service knows of one file. :raises NotFoundError: it knows none with this key."""
-        return self.get_conn().get_file(as_file_key(file_key))
+        return self._get_conn_to_files().get_file(as_file_key(file_key))
 
     def is_complete(self, file_key: FileKeys) -> bool:
         """Whether the service has completed a file. :raises NotFoundError: it knows none with this key."""
@@ -384,7 +396,7 @@ class QuickSyncHook(BaseHook):
 
     def check_completion(self, file_keys: Sequence[str]) -> Verdict:
         """How far files are; see :func:`.client.completion.verdict`."""
-        return check_completion(self.get_conn(), file_keys)
+        return check_completion(self._get_conn_to_files(), file_keys)
 
     def wait_for_completion(
         self,
@@ -401,7 +413,7 @@ class QuickSyncHook(BaseHook):
         :raises NotFoundError: one isn't there.
         """
         return wait_for_completion(
-            self.get_conn(),
+            self._get_conn_to_files(),
             as_file_keys(file_key),
             poll_seconds=poll_seconds,
             timeout_seconds=timeout_seconds,
@@ -410,7 +422,7 @@ class QuickSyncHook(BaseHook):
 
     def get_download_url(self, file_key: FileKeys) -> str:
         """A temporary link to a complete file. It is a secret: who has it can read the file."""
-        url = self.get_conn().get_download_url(as_file_key(file_key))
+        url = self._get_conn_to_files().get_download_url(as_file_key(file_key))
         mask_secret(url)
         return url
 
@@ -432,7 +444,7 @@ class QuickSyncHook(BaseHook):
         """
         if sha256 is None and isinstance(file_key, dict):
             sha256 = file_key.get("sha256")
-        client, file = self.get_conn(), self.get_file(file_key)
+        client, file = self._get_conn_to_files(), self.get_file(file_key)
         if not file.completed:
             raise UsageError(f"file {file.file_key} is not complete yet: wait for it before fetching it")
         what = f"downloading {file.name!r}"
@@ -449,7 +461,7 @@ class QuickSyncHook(BaseHook):
         """Delete one file; whether it was there. :raises NotFoundError: it wasn't, and that isn't ignored."""
         key = as_file_key(file_key)
         try:
-            self.get_conn().delete_file(key)
+            self._get_conn_to_files().delete_file(key)
         except NotFoundError:
             if not ignore_missing:
                 raise

@@ -78,7 +78,7 @@ def poller_for(conn_id: str, session_id: str | None = None) -> Poller:
 
 
 class Listing(NamedTuple):
-    """Files by key: the ``whole`` session's, or those that have just changed."""
+    """Files by key: the ``whole`` session's, or those that have just been completed."""
 
     files: Mapping[str, FileInfo]
     whole: bool
@@ -138,6 +138,19 @@ class _Subscriber:
 
     interval: float
     found: asyncio.Queue[Listing | Exception]
+    gathering: dict[str, FileInfo] | None = None
+
+    def tell(self, file: FileInfo) -> None:
+        """A file is complete: with others, in one listing, until that is taken."""
+        if self.gathering is None:
+            self.gathering = {}
+            self.found.put_nowait(Listing(self.gathering, whole=False))
+        self.gathering[file.file_key] = file
+
+    def show(self, files: Mapping[str, FileInfo]) -> None:
+        """What a look has found. What completes from now on comes after it."""
+        self.gathering = None
+        self.found.put_nowait(Listing(files, whole=True))
 
     def fail(self, error: Exception) -> None:
         """Looking has ended."""
@@ -161,7 +174,7 @@ class Poller:
         self._due = self._looked_at = float("inf")
         self._not_before = 0.0
         self._failures = 0
-        self._live = self._cancelled = False
+        self._live = self._cancelled = self._is_checked = False
 
     async def wait_for(
         self, file_keys: Sequence[str], interval: float, longest_interval: float | None = None
@@ -200,7 +213,7 @@ class Poller:
         return await self._in_thread(lambda: [client.read_name(file) for file in files])
 
     async def listings(self, interval: float) -> AsyncGenerator[Listing]:
-        """The session's files after every look, and between looks those that the hub tells of."""
+        """The session's files after every look, and between looks those that the hub tells are complete."""
         subscriber = _Subscriber(interval, asyncio.Queue())
         try:
             self._join(subscriber, self._subscribers)
@@ -209,7 +222,10 @@ class Poller:
                 found = await subscriber.found.get()
                 if isinstance(found, Exception):
                     raise found
+                if found.files is subscriber.gathering:
+                    subscriber.gathering = None
                 yield found
+                await asyncio.sleep(GATHER_SECONDS)  # of a burst of events, each listing takes many
         finally:
             await self._leave(subscriber, self._subscribers)
 
@@ -264,7 +280,9 @@ class Poller:
         """What the connection says now."""
         connection = await get_async_connection(self._conn_id)
         settings = Settings(session_id=self._session_id) if self._session_id else Settings()
-        return await self._in_thread(lambda: configure(connection, settings))
+        configuration = await self._in_thread(lambda: configure(connection, settings))
+        configuration.check_may_hold_files()
+        return configuration
 
     async def _changed_since(self, configuration: Configuration) -> Configuration | None:
         """Before bad news are told: what the connection says now, if somebody has changed it."""
@@ -277,7 +295,7 @@ class Poller:
     async def _connected(self, configuration: Configuration) -> AsyncIterator[QuickSyncClient]:
         """A client, and while it is used somebody who listens to the hub."""
         client = self._client = await self._in_thread(lambda: configuration.client(on_token=mask_secret))
-        client.retry = ONE_ATTEMPT
+        client.retry, self._is_checked = ONE_ATTEMPT, False
         with contextlib.closing(client):
             hub = asyncio.create_task(listen(client, self._in_thread, self._hub_events()))
             try:
@@ -339,6 +357,9 @@ class Poller:
         # What comes up during the look, from the hub or from who joins, is kept.
         self._looked_at, self._due, self._news = time.monotonic(), float("inf"), {}
         try:
+            if not self._is_checked:
+                await self._in_thread(lambda: configuration.check_session(client))
+                self._is_checked = True
             files = await self._in_thread(lambda: _find(client, alone))
         except QuickSyncError as error:
             if error.retryable:
@@ -360,7 +381,7 @@ class Poller:
             if number % JUDGED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         for subscriber in self._subscribers:
-            subscriber.found.put_nowait(Listing(files, whole=True))
+            subscriber.show(files)
         # From now, and not from when it began: a slow service isn't asked without a pause.
         self._set_due(
             min(self._due, time.monotonic() + self._interval(self._wished()) * random.uniform(1.0, 1.1))
@@ -417,8 +438,8 @@ class Poller:
         if file.completed:
             for waiter in self._by_key.get(file.file_key, ()):
                 waiter.completed(file.file_key, self._files)
-        for subscriber in self._subscribers:
-            subscriber.found.put_nowait(Listing({file.file_key: file}, whole=False))
+            for subscriber in self._subscribers:
+                subscriber.tell(file)
 
     def _removed(self, file_key: str) -> None:
         """A file is gone."""

@@ -36,12 +36,26 @@ def as_session_id(value: Any) -> str:
     """
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         first, *others = {as_session_id(item) for item in value}
-        value = None if others else first
+        if others:
+            raise UsageError(
+                f"session_id names {len(others) + 1} sessions: upload into one, made by"
+                " CreateQuickSyncSessionOperator, or use each with its own files"
+            )
+        value = first
     found = value.get("session_id") if isinstance(value, Mapping) else value
     if not isinstance(found, str) or found.strip() in ("", "None") or found.strip()[:1] in "{[":
         kind = f"the text {found[:20]!r}" if isinstance(found, str) else type(found).__name__
         raise UsageError(f"session_id is {kind}, not a session's id: did the task that creates it run?")
     return found.strip()
+
+
+def named_session(session_id: Any, *, was_given: bool) -> str | None:
+    """
+    The session that a task names; None where it was given none.
+
+    :raises UsageError: it was given one, but what that comes to is none: not the connection's, then.
+    """
+    return as_session_id(session_id) if was_given else None
 
 
 def as_receipts(value: FileKeys) -> list[Mapping[str, Any]]:

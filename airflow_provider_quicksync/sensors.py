@@ -38,7 +38,8 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
     :param quicksync_conn_id: the connection. (templated)
     :param deferrable: wait in the triggerer, where all who wait share one poll, and not on a worker.
     :param end_from_trigger: with ``deferrable``, end the task from the triggerer when the files are
-        complete, without a worker; callbacks and outlets of the task don't run then.
+        complete, without a worker; callbacks and outlets of the task don't run then, and no task may be
+        mapped over its result.
     """
 
     template_fields: Sequence[str] = ("file_key", "session_id", "quicksync_conn_id")
@@ -58,6 +59,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.file_key = file_key
         self.session_id = session_id
+        self._names_session = session_id is not None
         self.quicksync_conn_id = quicksync_conn_id
         self.deferrable = deferrable
         self.end_from_trigger = end_from_trigger
@@ -86,6 +88,22 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         self._fail(error_of_event(event))
         return self._wait(until=event["payload"]["until"])
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow does it; a time-out is one on every version, and says what was waited for."""
+        # 2.11 says "Trigger/execution timeout", newer ones "Trigger timeout".
+        if next_method != "__fail__" or "timeout" not in str((next_kwargs or {}).get("error")):
+            return super().resume_execution(next_method, next_kwargs, context)
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(f"skipped, as the sensor may not fail: {self._timed_out()}")
+        raise AirflowSensorTimeout(self._timed_out())
+
+    def _timed_out(self) -> str:
+        from airflow_provider_quicksync.receipts import as_file_keys
+
+        keys = as_file_keys(self.file_key)
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        return f"not complete after {self.timeout:,.0f} s: {', '.join(keys[:3])}{more}"
+
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         from airflow_provider_quicksync.client import QuickSyncError
@@ -110,7 +128,12 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
     def _hook(self) -> QuickSyncHook:
         from airflow_provider_quicksync.hooks import QuickSyncHook
 
-        return QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
+        return QuickSyncHook(self.quicksync_conn_id, session_id=self._session())
+
+    def _session(self) -> str | None:
+        from airflow_provider_quicksync.receipts import named_session
+
+        return named_session(self.session_id, was_given=self._names_session)
 
     def _result(self, context: Context, hook: QuickSyncHook, files: list[dict[str, Any]]) -> Any:
         from airflow_provider_quicksync.receipts import is_single
@@ -120,11 +143,11 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         return files[0] if is_single(self.file_key) else files
 
     def _wait(self, *, until: float) -> None:
-        from airflow_provider_quicksync.receipts import as_file_keys, as_session_id, is_single
+        from airflow_provider_quicksync.receipts import as_file_keys, is_single
 
         left, longest, end_task = until - time.time(), None, None
         if left <= 0 < self.timeout:
-            raise AirflowSensorTimeout(f"not complete after {self.timeout:,.0f} s")
+            raise AirflowSensorTimeout(self._timed_out())
         if self.end_from_trigger:
             end_task = ("one" if is_single(self.file_key) else "many") if self.do_xcom_push else "silently"
         if self.exponential_backoff:
@@ -132,7 +155,7 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         trigger = QuickSyncUploadCompletionTrigger(
             file_keys=as_file_keys(self.file_key),
             quicksync_conn_id=self.quicksync_conn_id,
-            session_id=None if self.session_id is None else as_session_id(self.session_id),
+            session_id=self._session(),
             poke_interval=self.poke_interval,
             longest_interval=longest,
             payload={"until": until},

@@ -10,6 +10,7 @@ from airflow_provider_quicksync.compat import renderable
 
 if TYPE_CHECKING:
     from airflow_provider_quicksync.client import Receipt
+    from airflow_provider_quicksync.client.transfer.sources import Source
     from airflow_provider_quicksync.client.transfer.spread import SentShare, Share
 
 
@@ -43,15 +44,19 @@ def upload_over_workers(
     :param quicksync_conn_id: the connection.
     """
     settings = {"part_size_mib": part_size_mib, "max_concurrency": max_concurrency}
+    names_session = session_id is not None
 
     # Typed Any, as what tasks hand to each other while a DAG is built are references, not values. Without
     # `multiple_outputs`, 2.11 would want to see the types that are returned when the DAG is parsed.
 
     @task(task_id="initiate", multiple_outputs=False)
     def initiate(source: Any, name: Any, session_id: Any, **context: Any) -> list[Share]:
-        return _initiate(
-            quicksync_conn_id, {**settings, "session_id": session_id}, source, name, workers, context
-        )
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless
+        from airflow_provider_quicksync.receipts import named_session
+
+        with no_retry_where_hopeless():
+            named = named_session(session_id, was_given=names_session)
+        return _initiate(quicksync_conn_id, {**settings, "session_id": named}, source, name, workers, context)
 
     @task(task_id="send", multiple_outputs=False)
     def send(source: Any, share: Any) -> SentShare:
@@ -82,10 +87,23 @@ def upload_over_workers(
     return receipt
 
 
+def _open(source: Any) -> Source:
+    """:raises UsageError: it isn't one file."""
+    from airflow_provider_quicksync.client import UsageError
+    from airflow_provider_quicksync.sources import find_sources, several
+
+    if several(source):
+        raise UsageError(
+            f"upload_over_workers sends one file, not {source!r}: UploadToQuickSyncOperator sends several"
+        )
+    ((opened, _),) = find_sources(source, None)
+    return opened
+
+
 def _initiate(
     conn_id: str, settings: dict[str, Any], source: str, name: str | None, workers: int, context: Any
 ) -> list[Share]:
-    from airflow_provider_quicksync.client import UploadOptions, open_source
+    from airflow_provider_quicksync.client import UploadOptions
     from airflow_provider_quicksync.client.session_rules import session_use
     from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint
     from airflow_provider_quicksync.client.transfer.spread import initiate_shares
@@ -93,7 +111,7 @@ def _initiate(
     from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
 
     with no_retry_where_hopeless(), QuickSyncHook(conn_id, **settings) as hook:
-        client, opened = hook.get_conn(), open_source(source)
+        client, opened = hook.get_conn(), _open(source)
         if use := session_use(client):
             rate = hook.configuration.settings.get("uplink_mib_per_second")
             use.check(1, opened.size_bytes, uplink_mib_per_second=rate and rate * workers)
@@ -109,7 +127,6 @@ def _initiate(
 
 
 def _send(conn_id: str, settings: dict[str, Any], source: str, share: Share) -> SentShare:
-    from airflow_provider_quicksync.client import open_source
     from airflow_provider_quicksync.client.transfer.progress import ProgressLog
     from airflow_provider_quicksync.client.transfer.spread import send_share
     from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
@@ -124,7 +141,7 @@ def _send(conn_id: str, settings: dict[str, Any], source: str, share: Share) -> 
         what = f"uploading parts {share['first']} to {share['last']} of {share['name']!r}"
         return send_share(
             hook.get_conn(),
-            open_source(source),
+            _open(source),
             share,
             concurrency=hook.configuration.concurrency,
             progress=ProgressLog(hook.log, what),
@@ -132,12 +149,12 @@ def _send(conn_id: str, settings: dict[str, Any], source: str, share: Share) -> 
 
 
 def _digest(source: str, share: Share) -> str:
-    from airflow_provider_quicksync.client import Stop, open_source
+    from airflow_provider_quicksync.client import Stop
     from airflow_provider_quicksync.client.transfer.checksum import FileDigest
     from airflow_provider_quicksync.client.transfer.sources import check_unchanged, open_unchanged
     from airflow_provider_quicksync.client.transfer.spread import check_mark
 
-    opened = open_source(source)
+    opened = _open(source)
     check_mark(opened, share)
     whole = FileDigest(opened, Stop())
     open_unchanged(opened)

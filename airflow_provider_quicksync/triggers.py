@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from fnmatch import fnmatchcase
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from airflow_provider_quicksync.polling import Listing
+
+log = logging.getLogger(__name__)
 
 
 class QuickSyncUploadCompletionTrigger(BaseTrigger):
@@ -200,7 +203,24 @@ def _polling(loop: asyncio.AbstractEventLoop) -> asyncio.Future[ModuleType]:
     return loop.run_in_executor(None, import_module, "airflow_provider_quicksync.polling")
 
 
-def _listings(conn_id: str, session_id: str | None, interval: float) -> AsyncGenerator[Listing]:
-    from airflow_provider_quicksync.polling import poller_for
+async def _listings(conn_id: str, session_id: str | None, interval: float) -> AsyncGenerator[Listing]:
+    """
+    Every listing of the session, as the connection names it.
 
-    return poller_for(conn_id, session_id).listings(interval)
+    A watch has no task to fail, and Airflow starts one that ends again at once: where looking is hopeless it
+    says so, and looks again after a pause, at what the connection says then.
+    """
+    from airflow_provider_quicksync.client import QuickSyncError
+    from airflow_provider_quicksync.polling import BUSY_SECONDS, poller_for
+
+    while True:
+        try:
+            async with aclosing(poller_for(conn_id, session_id).listings(interval)) as listings:
+                async for listing in listings:
+                    yield listing
+        except QuickSyncError as error:
+            pause = max(interval, BUSY_SECONDS)
+            log.error(
+                "watching for files of connection %r: %s; looking again in %.0f s", conn_id, error, pause
+            )
+            await asyncio.sleep(pause)

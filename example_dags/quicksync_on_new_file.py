@@ -1,7 +1,8 @@
 """
-Start a DAG for every report that is completed in QuickSync (Airflow 3).
+Start a DAG when reports are completed in QuickSync (Airflow 3).
 
-The triggerer watches the session; each file starts one run, also over restarts of the triggerer (3.3).
+The triggerer watches the session; each file makes one event, also over restarts of the triggerer (3.3), and Airflow
+may put several events into one run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ else:
     tags=["example", "quicksync"],
 )
 def quicksync_on_new_file():
-    """One run for each new report."""
+    """A run for new reports."""
 
     @task
     def look(triggering_asset_events: dict | None = None) -> list[str]:

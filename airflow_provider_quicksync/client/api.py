@@ -109,8 +109,8 @@ class QuickSyncClient(SessionCalls):
 
     @property
     def verify(self) -> bool | str:
-        """How TLS is verified: see :class:`.http.HttpOptions`."""
-        return self._transport.options.verify
+        """How TLS is verified: see :class:`.http.HttpOptions`; or a CA file or folder of the environment."""
+        return self._transport.verify
 
     @property
     def base_url(self) -> str:
@@ -217,7 +217,7 @@ class QuickSyncClient(SessionCalls):
         what = f"initiate the upload of {name!r}"
         raw_name = raw_name or self.write_name(name)
         body = {"totalParts": total_parts, "encryptedName": raw_name, "originalSizeInBytes": size_bytes}
-        lost = False
+        lost = may_come = False
 
         def attempt() -> Upload:
             nonlocal lost
@@ -232,7 +232,8 @@ class QuickSyncClient(SessionCalls):
             return upload
 
         def before_retry(error: QuickSyncError) -> None:
-            nonlocal lost
+            nonlocal lost, may_come
+            may_come = may_come or (lost and error.status is None)
             lost = lost and not self._remove_lost_uploads(name, raw_name)
 
         try:
@@ -241,7 +242,7 @@ class QuickSyncClient(SessionCalls):
             if lost:
                 self._remove_lost_uploads(name, raw_name)
             raise
-        if lost:
+        if lost or may_come:  # a request without an answer may have been carried out since
             self._remove_lost_uploads(name, raw_name, but=upload.file_key)
         return upload
 

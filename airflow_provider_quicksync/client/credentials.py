@@ -108,11 +108,13 @@ class RenewedBearer(Credentials):
         return f"{type(self).__name__}(session_id={self.session_id!r})"
 
     def bearer(self) -> str:
-        """The bearer there is, unless it is due."""
+        """The bearer there is; where it is due, one thread gets another, and the others go on with it."""
         token = self._token
         if token is not None and time.monotonic() < self._due_at:
             return token
-        with self._lock:
+        if not self._lock.acquire(blocking=token is None):
+            return str(token)
+        try:
             if self._token is None:
                 return self._new_token()
             if time.monotonic() < self._due_at:
@@ -120,11 +122,11 @@ class RenewedBearer(Credentials):
             try:
                 return self._new_token()
             except QuickSyncError as error:
-                if not error.retryable:
-                    raise
                 log.warning("%s; going on with the bearer there is", error)
                 self._due_at = time.monotonic() + PAUSE_SECONDS
                 return self._token
+        finally:
+            self._lock.release()
 
     def renew(self, refused: str) -> str:
         """Another bearer, unless a thread was faster."""

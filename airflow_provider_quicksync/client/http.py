@@ -238,6 +238,12 @@ class Transport:
         response.url = _shown(url, link)
         return response
 
+    @property
+    def verify(self) -> bool | str:
+        """How TLS to the base URL is verified, by the options or the environment."""
+        found: bool | str = self._environment_for(self.base_url)["verify"]
+        return found
+
     def _environment_for(self, url: str) -> Mapping[str, Any]:
         """Proxies, CA file and client certificate of the environment: looked up once per origin."""
         origin = _origin(url)

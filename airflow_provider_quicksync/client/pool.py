@@ -34,14 +34,16 @@ class PatientAdapter(HTTPAdapter):
         """Shut every connection down: what waits for the network fails at once. Takes no lock."""
         for reference in self._sockets.valuerefs():
             if (found := reference()) is not None:
-                with contextlib.suppress(OSError, AttributeError):  # closed already, or TLS within TLS
-                    found.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError, TypeError):  # closed already, or TLS within TLS
+                    # Not a TLS socket's own, which ends TLS first: what was sent then would be in the clear.
+                    socket.socket.shutdown(found, socket.SHUT_RDWR)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """The pool of an origin or a proxy, whose connections are of a patient class."""
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if not issubclass(pool.ConnectionCls, _Patient):
-            kind = type(pool.ConnectionCls.__name__, (_Patient, pool.ConnectionCls), {})
+        base = pool.ConnectionCls  # once: another thread may be doing the same
+        if not issubclass(base, _Patient):
+            kind = type(base.__name__, (_Patient, base), {})
             kind.send_timeout = self._send_timeout  # type: ignore[attr-defined]
             kind.sockets = self._sockets  # type: ignore[attr-defined]
             pool.ConnectionCls = kind

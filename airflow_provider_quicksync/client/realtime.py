@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import random
 import ssl
 import time
@@ -192,7 +193,11 @@ def _parsed(record: str) -> dict[str, Any]:
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    place = verify if isinstance(verify, str) else None
+    is_folder = place is not None and os.path.isdir(place)
+    context = ssl.create_default_context(
+        cafile=None if is_folder else place, capath=place if is_folder else None
+    )
     if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -239,7 +239,7 @@ class SessionCalls:
         if known and session.session_id and known != session.session_id:
             raise UsageError(
                 f"the token is of session {session.session_id}, not of session {known}: use a token of that"
-                " one, or give the connection a wallet to join it with"
+                " one, name no session, or give the connection a wallet to join it with"
             )
         self.known_session_id = known or session.session_id
         return session

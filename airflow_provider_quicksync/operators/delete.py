@@ -39,6 +39,7 @@ class DeleteQuickSyncFileOperator(BaseOperator):
         self.file_key = file_key
         self.ignore_missing = ignore_missing
         self.session_id = session_id
+        self._names_session = session_id is not None
         self.quicksync_conn_id = quicksync_conn_id
         self._lineage: tuple[str, list[Any]] | None = None
 
@@ -48,13 +49,18 @@ class DeleteQuickSyncFileOperator(BaseOperator):
         from airflow_provider_quicksync.client import QuickSyncError
         from airflow_provider_quicksync.client.errors import summed_up
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import as_file_keys, as_receipts
+        from airflow_provider_quicksync.receipts import as_file_keys, as_receipts, named_session
 
         result: dict[str, list[str]] = {"deleted": [], "missing": []}
         failures: list[QuickSyncError] = []
-        hook = QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
-        with no_retry_where_hopeless(), hook:
-            keys = as_file_keys(self.file_key)
+        with (
+            no_retry_where_hopeless(),
+            QuickSyncHook(
+                self.quicksync_conn_id,
+                session_id=named_session(self.session_id, was_given=self._names_session),
+            ) as hook,
+        ):
+            keys, host = as_file_keys(self.file_key), asset_host(hook.get_conn().base_url)
             for key in keys:
                 try:
                     there = hook.delete_file(key, ignore_missing=self.ignore_missing)
@@ -63,7 +69,7 @@ class DeleteQuickSyncFileOperator(BaseOperator):
                     self.log.error("%s", error)
                     failures.append(error)
             deleted = [file for file in as_receipts(self.file_key) if file["file_key"] in result["deleted"]]
-            self._lineage = asset_host(hook.get_conn().base_url), deleted
+            self._lineage = host, deleted
             self.log.info("deleted %d of %d files", len(result["deleted"]), len(keys))
             if failures:
                 raise summed_up(failures, f"{len(failures)} of {len(keys)} files were not deleted")

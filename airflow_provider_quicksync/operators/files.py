@@ -46,6 +46,7 @@ class ListQuickSyncFilesOperator(BaseOperator):
         self.name_pattern = name_pattern
         self.completed_only = completed_only
         self.session_id = session_id
+        self._names_session = session_id is not None
         self.quicksync_conn_id = quicksync_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -53,9 +54,15 @@ class ListQuickSyncFilesOperator(BaseOperator):
         from fnmatch import fnmatchcase
 
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
+        from airflow_provider_quicksync.receipts import named_session
 
-        hook = QuickSyncHook(self.quicksync_conn_id, session_id=self.session_id)
-        with no_retry_where_hopeless(), hook:
+        with (
+            no_retry_where_hopeless(),
+            QuickSyncHook(
+                self.quicksync_conn_id,
+                session_id=named_session(self.session_id, was_given=self._names_session),
+            ) as hook,
+        ):
             files = [
                 file.as_dict()
                 for file in hook.list_files()
@@ -108,6 +115,7 @@ class DownloadFromQuickSyncOperator(BaseOperator):
         self.checksum = checksum
         self.max_concurrency = max_concurrency
         self.session_id = session_id
+        self._names_session = session_id is not None
         self.quicksync_conn_id = quicksync_conn_id
         self._stop: Stop | None = None
         self._lineage: tuple[str, list[Any]] | None = None
@@ -117,14 +125,18 @@ class DownloadFromQuickSyncOperator(BaseOperator):
         from airflow_provider_quicksync.assets import asset_host
         from airflow_provider_quicksync.client import Stop
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import is_single
+        from airflow_provider_quicksync.receipts import is_single, named_session
         from airflow_provider_quicksync.targets import fetch_all
 
         self._stop = Stop()
-        hook = QuickSyncHook(
-            self.quicksync_conn_id, max_concurrency=self.max_concurrency, session_id=self.session_id
-        )
-        with no_retry_where_hopeless(), hook:
+        with (
+            no_retry_where_hopeless(),
+            QuickSyncHook(
+                self.quicksync_conn_id,
+                max_concurrency=self.max_concurrency,
+                session_id=named_session(self.session_id, was_given=self._names_session),
+            ) as hook,
+        ):
             receipts = fetch_all(
                 hook, self.file_key, self.path, self.if_exists, checksum=self.checksum, stop=self._stop
             )

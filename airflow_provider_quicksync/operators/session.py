@@ -34,7 +34,7 @@ class CreateQuickSyncSessionOperator(BaseOperator):
         *,
         expiry_seconds: int | None = None,
         capacity: int | None = None,
-        whitelist: Sequence[str] | None = None,
+        whitelist: Sequence[str] | str | None = None,
         name: str = "{{ dag.dag_id }}.{{ task.task_id }}",
         quicksync_conn_id: str = "quicksync_default",
         **kwargs: Any,
@@ -52,13 +52,16 @@ class CreateQuickSyncSessionOperator(BaseOperator):
         from airflow_provider_quicksync.compat import task_state_store
         from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
 
+        whitelist = self.whitelist
+        if whitelist is not None and not isinstance(whitelist, str):
+            whitelist = ",".join(whitelist)
         store = task_state_store(context)
         memory = None if store is None else Checkpoint(store)
         hook = QuickSyncHook(
             self.quicksync_conn_id,
             session_expiry_seconds=self.expiry_seconds,
             session_capacity=self.capacity,
-            session_whitelist=None if self.whitelist is None else ",".join(self.whitelist),
+            session_whitelist=whitelist,
         )
         with no_retry_where_hopeless(), hook:
             created = hook.create_session(self.name, memory=memory)

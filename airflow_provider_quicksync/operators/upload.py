@@ -95,6 +95,7 @@ class UploadToQuickSyncOperator(BaseOperator):
         self.part_size_mib = part_size_mib
         self.max_concurrency = max_concurrency
         self.session_id = session_id
+        self._names_session = session_id is not None
         self.quicksync_conn_id = quicksync_conn_id
         self._stop: Stop | None = None
         self._resume: Checkpoint | None = None
@@ -176,12 +177,14 @@ class UploadToQuickSyncOperator(BaseOperator):
 
     def _hook(self, session_id: str | None = None) -> QuickSyncHook:
         from airflow_provider_quicksync.hooks import QuickSyncHook
+        from airflow_provider_quicksync.receipts import named_session
 
+        named = session_id or named_session(self.session_id, was_given=self._names_session)
         return QuickSyncHook(
             self.quicksync_conn_id,
             part_size_mib=self.part_size_mib,
             max_concurrency=self.max_concurrency,
-            session_id=session_id or self.session_id,
+            session_id=named,
         )
 
     def _checkpoint(self, context: Context) -> Checkpoint | None:
@@ -230,8 +233,6 @@ class UploadToQuickSyncOperator(BaseOperator):
 
         for key in older:
             hook.delete_file(key)
-        if self._resume:
-            self._resume.clear()
         for receipt in receipts:
             receipt["completed"] = receipt["completed"] or self.wait_for_completion or bool(older)
         host = asset_host(hook.get_conn().base_url)
@@ -240,4 +241,6 @@ class UploadToQuickSyncOperator(BaseOperator):
         report(context, self.outlets, host, receipts, several=is_list)
         if receipts:
             leave_link(context, hook.configuration.settings, receipts[-1])
+        if self._resume:  # last: an attempt that fails before goes on from here
+            self._resume.clear()
         return receipts if is_list else receipts[0]

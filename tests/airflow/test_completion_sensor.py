@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_quicksync.operators import UploadToQuickSyncOperator
 from airflow_provider_quicksync.sensors import QuickSyncUploadCompletionSensor
@@ -175,3 +175,19 @@ def test_what_is_no_key_fails_at_once(quicksync, run_task, given):
     assert (ran.state, ran.kind) == ("failed", "AirflowFailException")
     assert ran.said
     assert quicksync.calls == []
+
+
+# What the scheduler says of a deferral that took too long: 2.11, newer ones.
+@pytest.mark.parametrize("said", ["Trigger/execution timeout", "Trigger timeout"])
+def test_a_deferral_that_takes_too_long_is_a_timeout_on_every_version(said):
+    def resumed(**arguments):
+        sensor = QuickSyncUploadCompletionSensor(
+            task_id="waits", file_key=["a", "b"], timeout=90, deferrable=True, **arguments
+        )
+        sensor.resume_execution("__fail__", {"error": said}, {})
+
+    with pytest.raises(AirflowSensorTimeout, match="not complete after 90 s: a, b"):
+        resumed()
+    for allowance in ("soft_fail", "never_fail"):
+        with pytest.raises(AirflowSkipException, match="not complete after 90 s: a, b"):
+            resumed(**{allowance: True})

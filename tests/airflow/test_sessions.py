@@ -20,6 +20,8 @@ from airflow_provider_quicksync.operators import (
     CreateQuickSyncSessionOperator,
     DeleteQuickSyncFileOperator,
     DeleteQuickSyncSessionOperator,
+    DownloadFromQuickSyncOperator,
+    ListQuickSyncFilesOperator,
     UploadToQuickSyncOperator,
 )
 from airflow_provider_quicksync.sensors import QuickSyncUploadCompletionSensor
@@ -302,12 +304,56 @@ class TestSessionId:
         assert (ran.state, ran.result["completed"]) == ("success", True), ran
         assert others(quicksync) == [ran.result["session_id"]]
 
-    @pytest.mark.parametrize("given", ["", "  ", "None", "{{ none }}", {"file_key": "k"}, 7, [], ["a", "b"]])
+    @pytest.mark.parametrize("given", ["", "  ", "None", "{{ none }}", {"file_key": "k"}, 7, []])
     def test_what_names_no_session_is_never_another_one(self, quicksync, wallet, run_task, given):
         ran = run_task(UploadToQuickSyncOperator, data="x", name="a", session_id=given)
         assert (ran.kind, ran.state) == ("AirflowFailException", "failed")
         assert "not a session's id: did the task that creates it run?" in ran.said
         assert quicksync.calls == []
+
+    def test_several_sessions_are_none(self, quicksync, wallet, run_task):
+        ran = run_task(UploadToQuickSyncOperator, data="x", name="a", session_id=["a", "b"])
+        assert "session_id names 2 sessions" in ran.said
+        assert quicksync.calls == []
+
+    def test_what_a_task_gave_none_for_is_not_the_connections(self, quicksync, run_dag, tmp_path):
+        key = quicksync.put("a", b"x")
+        quicksync.reset_log()
+        (tmp_path / "b").write_text("x")
+        with DAG("none", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+            @dag.task
+            def nothing():
+                return None
+
+            given = {"session_id": nothing()}
+            UploadToQuickSyncOperator(task_id="upload", data="x", name="b", **given)
+            DeleteQuickSyncFileOperator(task_id="delete", file_key=key, **given)
+            ListQuickSyncFilesOperator(task_id="list", **given)
+            DownloadFromQuickSyncOperator(task_id="fetch", file_key=key, path=str(tmp_path / "a"), **given)
+            QuickSyncUploadCompletionSensor(task_id="wait", file_key=key, **given)
+            upload_over_workers("group", source=str(tmp_path / "b"), **given)
+        result = run_dag(dag)
+        for task_id in ("upload", "delete", "list", "fetch", "wait", "group.initiate"):
+            assert "session_id is NoneType, not a session's id" in str(result.errors[task_id])
+        assert quicksync.calls == []
+
+    def test_a_new_session_is_none_to_look_for_files_in(self, quicksync, wallet, run_task, tmp_path):
+        wallet(session_mode="create")
+        sent = run_task(UploadToQuickSyncOperator, data="x", name="a").result
+        quicksync.reset_log()
+        for operator, arguments in [
+            (ListQuickSyncFilesOperator, {}),
+            (DownloadFromQuickSyncOperator, {"file_key": sent, "path": str(tmp_path / "a")}),
+            (QuickSyncUploadCompletionSensor, {"file_key": sent}),
+            (DeleteQuickSyncFileOperator, {"file_key": sent}),
+        ]:
+            ran = run_task(operator, **arguments)
+            assert (ran.kind, ran.state) == ("AirflowFailException", "failed")
+            assert "name the one of the files, as in session_id=upload.output" in ran.said
+            assert quicksync.calls == []
+            assert run_task(operator, session_id=sent, **arguments).state == "success"
+            quicksync.reset_log()
 
     def test_with_a_token_it_must_be_the_tokens(self, quicksync, run_task):
         sent = run_task(UploadToQuickSyncOperator, data="x", name="a", session_id=quicksync.session_id)
@@ -315,13 +361,17 @@ class TestSessionId:
         quicksync.reset_log()
         for operator, arguments in [
             (UploadToQuickSyncOperator, {"data": "x", "name": "b"}),
-            (DeleteQuickSyncFileOperator, {"file_key": sent.result}),
+            (DeleteQuickSyncFileOperator, {"file_key": [sent.result, "b", "c"]}),
             (QuickSyncUploadCompletionSensor, {"file_key": sent.result}),
             (DeleteQuickSyncSessionOperator, {}),
         ]:
             ran = run_task(operator, session_id="another", **arguments)
             assert f"the token is of session {quicksync.session_id}, not of session another: " in ran.said
         assert set(quicksync.calls) == {"current_session"}
+        with QuickSyncHook(session_id="another") as hook:
+            for _ in range(2):
+                with pytest.raises(UsageError, match="not of session another"):
+                    hook.list_files()
 
 
 class TestClosing:

@@ -55,6 +55,21 @@ def test_ranges_of_parts_go_up_in_mapped_tasks(run_dag: Any, small_parts: Any, t
     assert small_parts.token not in str(result.xcoms)
 
 
+def test_a_url(run_dag: Any, small_parts: Any, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    result = run_dag(dag_for(f"file://{path}", workers=2))
+    assert result.state == "success", (result.states, result.errors)
+    receipt = result.xcoms["archive.complete"]
+    assert (receipt["name"], receipt["sha256"]) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_it_is_for_one_file(run_dag: Any, small_parts: Any, tmp_path: Path) -> None:
+    for source in (f"{tmp_path}/*", [str(write(tmp_path))]):
+        result = run_dag(dag_for(source, workers=2))
+        assert "sends one file, not" in str(result.errors["archive.initiate"])
+    assert small_parts.files() == []
+
+
 def test_more_workers_than_parts_and_no_checksum(run_dag: Any, small_parts: Any, tmp_path: Path) -> None:
     result = run_dag(dag_for(str(write(tmp_path)), workers=40, checksum=False))
     assert result.state == "success", (result.states, result.errors)

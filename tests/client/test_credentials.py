@@ -173,6 +173,36 @@ class TestRenewal:
         clock[0] += 6
         assert source.bearer() == "bearer-2"
 
+    def test_a_renewal_that_could_wait_does_where_it_is_refused(self, clock, caplog):
+        source = self.source(100, {1: LimitError("the session is full")})
+        source.bearer()
+        clock[0] += 90
+        assert source.bearer() == "bearer-0"
+        assert "the session is full; going on with the bearer there is" in caplog.text
+        with pytest.raises(LimitError):
+            source.renew("bearer-0")
+
+    def test_nobody_waits_for_a_renewal_that_could_wait(self, clock):
+        asked, may_go_on = threading.Event(), threading.Event()
+        grants = iter([Grant("bearer-0", 100), Grant("bearer-1", 100)])
+
+        def obtain() -> Grant:
+            grant = next(grants)
+            if grant.token == "bearer-1":
+                asked.set()
+                assert may_go_on.wait(20)
+            return grant
+
+        source = RenewedBearer(obtain)
+        source.bearer()
+        clock[0] += 90
+        with ThreadPoolExecutor() as pool:
+            renewed = pool.submit(source.bearer)
+            assert asked.wait(20)
+            assert source.bearer() == "bearer-0"
+            may_go_on.set()
+            assert renewed.result() == source.bearer() == "bearer-1"
+
     def test_one_that_is_needed_fails_as_the_service_does_and_may_be_tried_again(self, clock):
         source = self.source(100, {1: BusyError("busy now", maybe_done=True)})
         source.bearer()

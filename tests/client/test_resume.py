@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_quicksync.client import (
     BusyError,
+    DamagedError,
     QuickSyncClient,
     QuickSyncError,
     Receipt,
@@ -32,7 +33,7 @@ from airflow_provider_quicksync.client.transfer import checkpoint as checkpoint_
 from airflow_provider_quicksync.client.transfer.checkpoint import Checkpoint, content_mark
 from airflow_provider_quicksync.client.transfer.existing import list_others, select
 from airflow_provider_quicksync.client.transfer.resume import give_up
-from airflow_provider_quicksync.client.transfer.sources import Source
+from airflow_provider_quicksync.client.transfer.sources import FileSource, Source
 from airflow_provider_quicksync.local import LocalQuickSync
 
 from .conftest import PART, Connect, calls
@@ -793,3 +794,21 @@ def test_a_store_that_holds_garbage_harms_nothing(
     store.set(f"quicksync.{key}", garbage)
     (receipt,) = attempt(client, store, path)
     check_file(client, path, receipt)
+
+
+def test_a_source_that_could_not_be_read_for_a_moment_costs_one_part(
+    client: QuickSyncClient, server: LocalQuickSync, store: MemoryStore, path: Path
+) -> None:
+    class Shaky(FileSource):
+        def read_into(self, offset: int, buffer: memoryview) -> int:
+            if offset >= 5 * PART and "put_part" in server.counters():
+                raise ConnectionResetError("reset by the store")
+            return super().read_into(offset, buffer)
+
+    with pytest.raises(DamagedError, match="reset by the store"):
+        attempt(client, store, Shaky(path.name, str(path)))
+    first = parts_sent(server)
+    assert first
+    (receipt,) = attempt(client, store, path)
+    assert sorted(first + parts_sent(server)) == list(range(1, PARTS + 1))
+    check_one_file(client, server, path, receipt)

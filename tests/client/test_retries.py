@@ -15,6 +15,7 @@ from airflow_provider_quicksync.client import (
     BusyError,
     ConflictError,
     DamagedError,
+    DeadlineError,
     NotFoundError,
     QuickSyncClient,
     QuickSyncError,
@@ -251,7 +252,25 @@ def test_an_initiate_whose_answer_was_lost_leaves_one_upload(
     server.fail("initiate", **fault)
     begun = client.initiate_upload("a.csv", size_bytes=1, total_parts=1)
     assert [file["file_key"] for file in server.files()] == [begun.file_key]
-    assert calls(server) == {"initiate": 2, "list_files": 1, "delete": 1}
+    assert calls(server) == {"initiate": 2, "list_files": 2, "delete": 1}
+
+
+def test_an_initiate_that_is_carried_out_late_leaves_one_upload(
+    client: QuickSyncClient, server: LocalQuickSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, posts = client._transport.call, []
+
+    def late(method: str, path: str, **arguments: Any) -> Any:
+        if (method, path) == ("POST", "/buckets"):
+            posts.append(path)
+            if len(posts) == 1:
+                raise DeadlineError("no answer in time", maybe_done=True)
+            call(method, path, **arguments)  # the first one, now
+        return call(method, path, **arguments)
+
+    monkeypatch.setattr(client._transport, "call", late)
+    begun = client.initiate_upload("a.csv", size_bytes=1, total_parts=1)
+    assert [file["file_key"] for file in server.files()] == [begun.file_key]
 
 
 @pytest.mark.parametrize("fault", [*LOST.values(), *UNREADABLE.values()], ids=[*LOST, *UNREADABLE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -340,6 +341,27 @@ def test_a_file_that_goes_away_while_it_waits_for_its_turn(
     with pytest.raises(SourceChangedError, match=r"'data\.bin' went away before it was uploaded"):
         upload_many(client, [(source, "a")])
     assert not server.requests
+
+
+def test_what_is_dear_to_read_here_and_there_is_read_once(
+    client: QuickSyncClient, server: LocalQuickSync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gzip.open(tmp_path / "data.gz", "wb") as packed:
+        packed.write(DATA)
+    seeks = []
+    seek = gzip.GzipFile.seek
+    monkeypatch.setattr(gzip.GzipFile, "seek", lambda *given: seeks.append(given) or seek(*given))
+    with gzip.open(tmp_path / "data.gz", "rb") as file:
+        receipt = upload(client, open_source(file), options=UploadOptions(part_size_bytes=PART))
+    assert receipt["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert receipt["parts"] > 4
+    assert seeks == []
+
+
+def test_what_was_spooled_can_be_sent_again(client: QuickSyncClient) -> None:
+    source = open_source(Unseekable(DATA), name="piped")
+    receipts = [upload(client, source) for _ in range(2)]
+    assert {receipt["sha256"] for receipt in receipts} == {hashlib.sha256(DATA).hexdigest()}
 
 
 class Unseekable(io.RawIOBase):

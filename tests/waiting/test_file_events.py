@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 
-from airflow_provider_quicksync.client import QuickSyncClient, data_source, upload
+from airflow_provider_quicksync import polling
+from airflow_provider_quicksync.client import FileInfo, QuickSyncClient, data_source, upload
 from airflow_provider_quicksync.cursor import MARKS_A_PAGE, SeenFiles
 from airflow_provider_quicksync.polling import _pollers
 from airflow_provider_quicksync.triggers import QuickSyncFileEventTrigger
@@ -227,12 +229,39 @@ def test_a_store_that_fails_is_not_in_the_way_of_the_watching(
     assert "files seen can't be kept" in caplog.text
 
 
-def test_a_refused_token_ends_the_watching(quicksync_local: Any) -> None:
+def test_a_watch_that_is_refused_says_so_and_goes_on(
+    quicksync_local: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(polling, "BUSY_SECONDS", 0.1)
+
     async def scenario() -> None:
-        quicksync_local.fail("list_files", status=401, times=None)
-        with pytest.raises(PermissionError):
-            async for _ in QuickSyncFileEventTrigger(poke_interval=0.2).run():
-                pass
+        quicksync_local.fail("list_files", status=401, times=2)
+        async with watching(quicksync_local) as fired:
+            await looked_again(quicksync_local)
+            await asyncio.to_thread(put, quicksync_local, "after")
+            assert await names(fired, 1) == ["after"]
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    said = [line for line in caplog.messages if "watching for files of connection" in line]
+    assert len(said) == 2
+    assert "'quicksync_default'" in said[0]
+    assert "looking again in" in said[0]
+
+
+def test_a_burst_of_events_is_a_few_listings(quicksync_local: Any) -> None:
+    async def scenario() -> None:
+        poller = polling.poller_for("quicksync_default")
+        listings = poller.listings(1000.0)
+        assert (await anext(listings)).whole
+        files = [FileInfo(f"k{n}", f"n{n}", f"n{n}", None, n != 7, 1, 1) for n in range(1000)]
+        for few in (files[:1], files[1:]):
+            for file in few:
+                poller._changed(file)
+            told = await anext(listings)
+            assert not told.whole
+            assert told.files == {file.file_key: file for file in few if file.completed}
+        await listings.aclose()
 
     asyncio.run(scenario())
 

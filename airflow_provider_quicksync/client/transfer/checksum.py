@@ -96,7 +96,7 @@ class FileDigest:
             self._hash_in_turn(part, staged)
             yield staged
         finally:
-            staged.close()
+            staged.discard()
 
     def hexdigest(self) -> str:
         """The digest, once everything was hashed."""

@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, Protocol
 
 from airflow_provider_quicksync.client.errors import (
+    DamagedError,
     LimitError,
     NotFoundError,
     QuickSyncError,
@@ -101,7 +102,7 @@ class FileSource:
 
 
 class SpooledSource(FileSource):
-    """Bytes that could not be read by position, in a temporary file without a name, gone when closed."""
+    """Bytes that could not be read by position, in a temporary file without a name."""
 
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
@@ -114,7 +115,10 @@ class SpooledSource(FileSource):
         """It is open from the start."""
 
     def close(self) -> None:
-        """Close the file, which also happens to one that was never uploaded."""
+        """Nothing: it may be sent again, in another session. The file is gone with this object."""
+
+    def discard(self) -> None:
+        """Let the file go now."""
         self._closed()
 
 
@@ -244,7 +248,10 @@ class RemoteSource:
 
 def open_source(file: Any, *, name: str | None = None) -> Source:
     """
-    A source for a path, an ``ObjectStoragePath``, or a binary file object (spooled to disk if it can't seek).
+    A source for a path, an ``ObjectStoragePath``, or a binary file object.
+
+    What can't be read here and there at no cost (a pipe, a compressed file, an object of another store that
+    was opened already) is spooled to disk.
 
     :raises NotFoundError: there is no such file.
     :raises RefusedError: it may not be read.
@@ -265,7 +272,7 @@ def open_source(file: Any, *, name: str | None = None) -> Source:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"upload source {name!r} can't be read: {error}") from error
-        return FileObjectSource(name, file) if _seekable(file) else _spooled(name, file)
+        return FileObjectSource(name, file) if _is_local(file) else _spooled(name, file)
     raise UsageError(f"cannot upload from {type(file).__name__}: pass a path, a binary file object or a URL")
 
 
@@ -277,21 +284,35 @@ def data_source(data: bytes | bytearray | memoryview | str, *, name: str) -> Sou
 
 
 def read_exactly(source: Source, offset: int, buffer: memoryview) -> None:
-    """Fill ``buffer``. :raises SourceChangedError: the source ended early or could not be read."""
+    """
+    Fill ``buffer``.
+
+    :raises SourceChangedError: the source ended early, or is not what it was.
+    :raises DamagedError: it could not be read, but is as it was.
+    """
     filled = 0
     while filled < len(buffer):
         try:
             read = source.read_into(offset + filled, buffer[filled:])
         except (OSError, ValueError) as error:
-            raise SourceChangedError(
+            what = (
                 f"reading {source.name!r} at byte {offset + filled:,} failed: {type(error).__name__}: {error}"
-            ) from error
+            )
+            raise (DamagedError if _is_unchanged(source) else SourceChangedError)(what) from error
         if not read:
             raise SourceChangedError(
                 f"{source.name!r} shrank while it was uploaded: it ends at byte {offset + filled:,}"
                 f" of {source.size_bytes:,}"
             )
         filled += read
+
+
+def _is_unchanged(source: Source) -> bool:
+    """Whether it is there as it was, so that another attempt may go on."""
+    try:
+        return source.current_fingerprint() == source.fingerprint
+    except (OSError, ValueError):
+        return False
 
 
 _buffers = threading.local()
@@ -383,5 +404,8 @@ def _name_of(file: Any) -> str:
     return (PurePath(name).name if isinstance(name, str) else "") or "data"
 
 
-def _seekable(file: Any) -> bool:
-    return bool(getattr(file, "seekable", lambda: False)())
+def _is_local(file: Any) -> bool:
+    """Whether it is memory or a file of this disk: several threads read elsewhere in it all the time."""
+    found = getattr(file, "file", file)  # of a temporary file
+    found = getattr(found, "raw", found)
+    return isinstance(found, io.BytesIO | io.FileIO) and found.seekable()

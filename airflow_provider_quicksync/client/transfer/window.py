@@ -88,8 +88,10 @@ def run_window(
             work(item)  # type: ignore[arg-type]
 
     pool = ThreadPoolExecutor(concurrency + 1, thread_name_prefix="quicksync")
+    futures: list[Future[None]] = []
     try:
-        futures = [pool.submit(worker) for _ in range(concurrency)]
+        for _ in range(concurrency):  # one by one: where there are no more threads, the first are waited for
+            futures.append(pool.submit(worker))
         if beside:
             futures.append(pool.submit(beside))
         _watch(futures, stop, tick)
