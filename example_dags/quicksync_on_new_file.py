@@ -1,8 +1,8 @@
 """
 Start a DAG when reports are completed in QuickSync (Airflow 3).
 
-The triggerer watches the session; each file makes one event, also over restarts of the triggerer (3.3), and Airflow
-may put several events into one run.
+The triggerer watches the session; each file makes one event, also over restarts of the triggerer (3.3).
+Airflow may put several events into one run.
 """
 
 from __future__ import annotations
