@@ -60,7 +60,7 @@ from airflow_provider_quicksync.connection import (
 )
 from airflow_provider_quicksync.metrics import emit, measured_upload
 from airflow_provider_quicksync.provider_info import CONNECTION_FIELDS, FORM_BEHAVIOUR
-from airflow_provider_quicksync.receipts import FileKeys, as_file_key, as_file_keys
+from airflow_provider_quicksync.receipts import FileKeys, as_file_key, as_file_keys, named_session
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -480,6 +480,16 @@ def configure(connection: ConnectionLike, settings: Settings) -> Configuration:
     for secret in found.secrets:
         mask_secret(secret)
     return found
+
+
+def task_hook(task: Any, **settings: Any) -> QuickSyncHook:
+    """
+    The hook of a task's connection, and of the session that the task names.
+
+    :raises UsageError: what it was given for a session comes to none.
+    """
+    named = named_session(task.session_id, was_given=task._names_session)
+    return QuickSyncHook(task.quicksync_conn_id, session_id=named, **settings)
 
 
 @contextmanager

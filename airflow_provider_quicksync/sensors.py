@@ -126,9 +126,9 @@ class QuickSyncUploadCompletionSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._result(context, hook, files))
 
     def _hook(self) -> QuickSyncHook:
-        from airflow_provider_quicksync.hooks import QuickSyncHook
+        from airflow_provider_quicksync.hooks import task_hook
 
-        return QuickSyncHook(self.quicksync_conn_id, session_id=self._session())
+        return task_hook(self)
 
     def _session(self) -> str | None:
         from airflow_provider_quicksync.receipts import named_session

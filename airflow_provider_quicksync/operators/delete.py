@@ -48,18 +48,12 @@ class DeleteQuickSyncFileOperator(BaseOperator):
         from airflow_provider_quicksync.assets import asset_host
         from airflow_provider_quicksync.client import QuickSyncError
         from airflow_provider_quicksync.client.errors import summed_up
-        from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import as_file_keys, as_receipts, named_session
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless, task_hook
+        from airflow_provider_quicksync.receipts import as_file_keys, as_receipts
 
         result: dict[str, list[str]] = {"deleted": [], "missing": []}
         failures: list[QuickSyncError] = []
-        with (
-            no_retry_where_hopeless(),
-            QuickSyncHook(
-                self.quicksync_conn_id,
-                session_id=named_session(self.session_id, was_given=self._names_session),
-            ) as hook,
-        ):
+        with no_retry_where_hopeless(), task_hook(self) as hook:
             keys, host = as_file_keys(self.file_key), asset_host(hook.get_conn().base_url)
             for key in keys:
                 try:

@@ -53,16 +53,9 @@ class ListQuickSyncFilesOperator(BaseOperator):
         """Ask once."""
         from fnmatch import fnmatchcase
 
-        from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import named_session
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless, task_hook
 
-        with (
-            no_retry_where_hopeless(),
-            QuickSyncHook(
-                self.quicksync_conn_id,
-                session_id=named_session(self.session_id, was_given=self._names_session),
-            ) as hook,
-        ):
+        with no_retry_where_hopeless(), task_hook(self) as hook:
             files = [
                 file.as_dict()
                 for file in hook.list_files()
@@ -124,19 +117,12 @@ class DownloadFromQuickSyncOperator(BaseOperator):
         """Look at every target, then fetch one file after the other."""
         from airflow_provider_quicksync.assets import asset_host
         from airflow_provider_quicksync.client import Stop
-        from airflow_provider_quicksync.hooks import QuickSyncHook, no_retry_where_hopeless
-        from airflow_provider_quicksync.receipts import is_single, named_session
+        from airflow_provider_quicksync.hooks import no_retry_where_hopeless, task_hook
+        from airflow_provider_quicksync.receipts import is_single
         from airflow_provider_quicksync.targets import fetch_all
 
         self._stop = Stop()
-        with (
-            no_retry_where_hopeless(),
-            QuickSyncHook(
-                self.quicksync_conn_id,
-                max_concurrency=self.max_concurrency,
-                session_id=named_session(self.session_id, was_given=self._names_session),
-            ) as hook,
-        ):
+        with no_retry_where_hopeless(), task_hook(self, max_concurrency=self.max_concurrency) as hook:
             receipts = fetch_all(
                 hook, self.file_key, self.path, self.if_exists, checksum=self.checksum, stop=self._stop
             )
